@@ -1,0 +1,80 @@
+"""Time, identifiers and chance: the only sources of nondeterminism, injected everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Gives the time, new ids and random numbers, and waits."""
+
+    def now(self) -> int:
+        """The wall clock, in microseconds since 1970 (UTC)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; only differences mean something."""
+        ...
+
+    def random(self) -> float:
+        """A number from 0 to below 1."""
+        ...
+
+    def new_id(self) -> str:
+        """A new UUIDv7 in its usual text form; ids of one process sort by time."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many seconds."""
+        ...
+
+
+def uuid7(microseconds: int, chance: int) -> str:
+    """The UUIDv7 of a time in microseconds and 62 random bits (RFC 9562; the part of a millisecond goes into `rand_a`)."""
+    milliseconds, rest = divmod(microseconds, 1000)
+    value = (milliseconds << 80) | (7 << 76) | ((rest * 4096 // 1000) << 64) | (2 << 62) | chance
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def iso(microseconds: int) -> str:
+    """A time in microseconds as RFC 3339 text in UTC."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:06d}Z"
+
+
+def parse_iso(text: str) -> int:
+    """RFC 3339 text as microseconds since 1970; a text without a zone is taken as UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+class SystemClock:
+    """The machine's own clock and random numbers."""
+
+    def __init__(self) -> None:
+        self._random = random.SystemRandom()
+        self._bits = random.Random(self._random.getrandbits(128))
+        self._last = 0
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return self._bits.random()
+
+    def new_id(self) -> str:
+        self._last = max(self._last + 1, self.now())
+        return uuid7(self._last, self._bits.getrandbits(62))
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,232 @@
+"""Stored names and versions of message types, their codec, the strict checks at the edges, and upcasters.
+
+A type's stored name is explicit or `<service>.<ClassName>`, never a Python path. Payload classes are our `Event` and
+`Command`, or dataclasses, attrs classes and pydantic models adopted by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from headwater.errors import DeclarationError, SchemaError
+from headwater.message import Declared, Kind
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+QUOTE, BACKSLASH = b'"\\'
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class MessageType:
+    """One payload class with its stored name, version, kind, owner, and how it is encoded and decoded."""
+
+    def __init__(self, payload: type, declared: Declared, service: str) -> None:
+        self.payload = payload
+        self.kind: Kind = declared.kind
+        self.service = declared.service or service
+        self.category = declared.category
+        self.version = declared.version
+        self.name = declared.stored or f"{self.service}.{payload.__name__}"
+        self.encode, self.decode, self.convert = codec_of(payload)
+        self._lossy = may_lose(payload)
+
+    def to_bytes(self, payload: Any) -> bytes:
+        """Encode a payload; refuses what would not decode to an equal value, and what is over 1 MiB."""
+        try:
+            data = self.encode(payload)
+        except (UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
+            raise SchemaError(f"{self.name}: cannot be stored: {error}") from error
+        if len(data) > MAX_BYTES:
+            raise SchemaError(
+                f"{self.name}: {len(data):,} bytes is over the limit of {MAX_BYTES:,}; store the large part elsewhere and refer to it"
+            )
+        if self._lossy:
+            self._check_equal(payload, data)
+        return data
+
+    def _check_equal(self, payload: Any, data: bytes) -> None:
+        try:
+            same = self.decode(data) == payload
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise SchemaError(f"{self.name}: cannot be stored: {error}; JSON has no NaN or infinity") from error
+        if not same:
+            raise SchemaError(
+                f"{self.name}: a value would change when stored (NaN, infinity, or a type that JSON lacks)"
+            )
+
+
+def codec_of(payload: type) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any], Callable[[Any], Any]]:
+    """How a class is encoded, decoded from bytes, and built from plain values."""
+    if hasattr(payload, "model_validate_json"):
+        model = cast(Any, payload)
+        return (
+            (lambda value: cast(bytes, value.model_dump_json().encode())),
+            model.model_validate_json,
+            model.model_validate,
+        )
+    try:
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(payload)
+    except TypeError as error:
+        raise DeclarationError(f"{payload.__name__} cannot be a message: {error}") from error
+    return msgspec.json.Encoder().encode, decoder.decode, lambda value: msgspec.convert(value, payload)
+
+
+EXACT = (msgspec.inspect.IntType, msgspec.inspect.StrType, msgspec.inspect.BoolType, msgspec.inspect.NoneType)
+
+
+def may_lose(payload: type) -> bool:
+    """Whether a value of the class may not survive JSON (floats, free-form values), so that each is checked."""
+    try:
+        fields = cast(Any, msgspec.inspect.type_info(payload)).fields
+    except (TypeError, AttributeError):
+        return True
+    return not all(isinstance(field.type, EXACT) for field in fields)
+
+
+class Schema:
+    """The message types that one app knows, by class and by stored name."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self._by_class: dict[type, MessageType] = {}
+        self._by_name: dict[str, MessageType] = {}
+        self._upcasts: dict[tuple[str, int], tuple[str, Upcast]] = {}
+
+    def add(self, payload: type, declared: Declared | None = None) -> MessageType:
+        """Register a class (once is enough); `declared` adopts a class that is not our `Event` or `Command`."""
+        known = self._by_class.get(payload)
+        if known is not None:
+            return known
+        found = declared or cast("Declared | None", getattr(payload, "__declared__", None))
+        if found is None:
+            raise DeclarationError(
+                f"{payload.__name__} is not an Event or Command; subclass one, or adopt it: app.adopt({payload.__name__}, kind='event')"
+            )
+        kind = MessageType(payload, found, self.service)
+        other = self._by_name.setdefault(kind.name, kind)
+        if other is not kind:
+            raise DeclarationError(
+                f"two classes are stored as {kind.name!r} ({other.payload.__qualname__}, {payload.__qualname__}); give one `stored=`"
+            )
+        self._by_class[payload] = kind
+        return kind
+
+    def of(self, payload: type) -> MessageType:
+        """The type of a class; DeclarationError if it was never added to the app."""
+        found = self._by_class.get(payload)
+        return found if found is not None else self.add(payload)
+
+    def named(self, name: str) -> MessageType:
+        """The type of a stored name; SchemaError if the app does not know it."""
+        found = self._by_name.get(name)
+        if found is None:
+            raise SchemaError(
+                f"unknown message type {name!r}; this app knows: {', '.join(sorted(self._by_name)) or 'none'}"
+            )
+        return found
+
+    def knows(self, name: str) -> bool:
+        """Whether a stored name (or an older name with an upcaster) is known."""
+        return name in self._by_name
+
+    def types(self) -> list[MessageType]:
+        """All types, by name."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
+    def upcast(self, name: str, version: int, step: Upcast, to: str = "") -> None:
+        """Register the step from `version` of a stored type to the next; `to` is its new name where it was renamed."""
+        if (name, version) in self._upcasts:
+            raise DeclarationError(f"there are two upcasters from {name} version {version}; keep one")
+        self._upcasts[name, version] = (to or name, step)
+
+    def decode(self, name: str, version: int, data: bytes) -> Any:
+        """The payload of stored bytes, brought to the present version. Raises SchemaError."""
+        found = self._by_name.get(name)
+        try:
+            if found is not None and found.version == version:
+                return found.decode(data)
+            return self._decode_old(name, version, msgspec.json.decode(data))
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise SchemaError(f"{name} version {version}: {error}") from error
+
+    def _decode_old(self, name: str, version: int, fields: Any) -> Any:
+        while True:
+            found = self._by_name.get(name)
+            if found is not None and found.version == version:
+                return found.convert(fields)
+            step = self._upcasts.get((name, version))
+            if step is None:
+                return self._undecodable(name, version, found)
+            name, fields, version = step[0], step[1](fields), version + 1
+
+    def _undecodable(self, name: str, version: int, found: MessageType | None) -> Any:
+        if found is None:
+            return self.named(name)
+        if version > found.version:
+            raise SchemaError(
+                f"{name} version {version} is newer than this app's version {found.version}; upgrade the app"
+            )
+        raise SchemaError(f"{name} version {version} has no upcaster to {version + 1}; register one with app.upcast")
+
+    def decode_strict(self, name: str, version: int, data: bytes) -> Any:
+        """Like `decode`, for bytes from outside: also refuses over-size, deep, duplicate-key, NaN and malformed input."""
+        check_size(data)
+        payload = self.decode(name, version, data)
+        found = self._by_name.get(name)
+        if found is None or found.version != version or found.encode(payload) != data:
+            check_strict(data)
+        return payload
+
+
+def check_size(data: bytes) -> None:
+    """Refuse more than 1 MiB."""
+    if len(data) > MAX_BYTES:
+        raise SchemaError(f"{len(data):,} bytes is over the limit of {MAX_BYTES:,}")
+
+
+def check_strict(data: bytes) -> Any:
+    """Parse JSON from outside; SchemaError for anything that two readers could take differently. Gives plain values."""
+    check_size(data)
+    check_depth(data)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"not strict JSON: {error}") from error
+    return value
+
+
+def check_depth(data: bytes) -> None:
+    """Refuse more than 64 levels of nesting."""
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        return
+    depth, in_text, escaped = 0, False, False
+    for byte in data:
+        if in_text:
+            in_text = escaped or byte != QUOTE
+            escaped = byte == BACKSLASH and not escaped
+        elif byte == QUOTE:
+            in_text = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise SchemaError(f"nested deeper than {MAX_DEPTH} levels")
+        elif byte in b"}]":
+            depth -= 1
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return fields
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,86 @@
+"""The wire: a recorded message as CloudEvents 1.0 attributes and a body, the same on every channel.
+
+A consumer in another language needs no Headwater: the attributes are text, the names lower-case, the body plain JSON.
+"""
+
+from __future__ import annotations
+
+from headwater.clock import iso, parse_iso
+from headwater.errors import SchemaError
+from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata
+
+CONTENT_TYPE = "application/json"
+KINDS: frozenset[Kind] = frozenset({"event", "command", "reply", "control"})
+
+
+def to_headers(recorded: Recorded, source: str) -> dict[str, str]:
+    """The CloudEvents attributes of a message that the service `source` sends."""
+    headers = {
+        "specversion": "1.0",
+        "id": recorded.id,
+        "source": source,
+        "type": recorded.type,
+        "subject": recorded.stream,
+        "time": iso(recorded.time),
+        "datacontenttype": CONTENT_TYPE,
+        "kind": recorded.kind,
+        "typeversion": str(recorded.type_version),
+        "streamversion": str(recorded.version),
+        "previous": str(recorded.previous),
+    }
+    metadata = decode_metadata(recorded.meta)
+    if metadata.correlation_id:
+        headers["correlationid"] = metadata.correlation_id
+    if metadata.causation_id:
+        headers["causationid"] = metadata.causation_id
+    if metadata.traceparent:
+        headers["traceparent"] = metadata.traceparent
+    if metadata.actor:
+        headers["authid"] = metadata.actor
+    if metadata.tenant:
+        headers["tenant"] = metadata.tenant
+    return headers
+
+
+def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorded:
+    """The message of a delivery's attributes and body. Raises SchemaError, naming the attribute that is wrong."""
+    try:
+        kind = headers["kind"]
+        if kind not in KINDS:
+            raise SchemaError(f"kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
+        if headers["specversion"] != "1.0":
+            raise SchemaError(f"specversion {headers['specversion']!r} is not 1.0")
+        version, previous = int(headers["streamversion"]), int(headers["previous"])
+        if not 0 <= previous < version < 2**63 or not headers["subject"]:
+            raise SchemaError("subject, streamversion and previous do not name a place in a stream")
+        return Recorded(
+            position,
+            headers["subject"],
+            version,
+            kind,
+            headers["id"],
+            headers["type"],
+            int(headers["typeversion"]),
+            JSON,
+            parse_iso(headers["time"]),
+            previous,
+            body,
+            _meta(headers),
+        )
+    except KeyError as error:
+        raise SchemaError(f"the attribute {error} is missing") from error
+    except (ValueError, OverflowError) as error:
+        raise SchemaError(f"an attribute is malformed: {error}") from error
+
+
+def _meta(headers: dict[str, str]) -> bytes:
+    get = headers.get
+    return encode_metadata(
+        Metadata(
+            get("correlationid", ""),
+            get("causationid", ""),
+            get("traceparent", ""),
+            get("authid", ""),
+            get("tenant", ""),
+        )
+    )
