@@ -1,0 +1,54 @@
+"""The value types of a commit: what one transaction writes, and how each part is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from headwater.checkpoint import Checkpoint
+from headwater.errors import HeadwaterError, KeyReused, Unknown
+from headwater.inbox import Held, Mark, Note, Release, Step
+from headwater.lease import Fence
+from headwater.store import Append, CommandKey, Committed
+from headwater.table import Upsert
+from headwater.timer import Cancel, SagaState, Timer
+
+
+class WriteSet(Struct, frozen=True):
+    """What stands or falls together: everything in it is written, or nothing is.
+
+    It falls when something it expects does not hold: a stream's version, a mark, a checkpoint, a saga's version, a held
+    message or a timer to be removed, a lease's epoch. A command key that is known makes it a repetition.
+    `journal` is (consumer, stream, version) of each message whose effect is in this set.
+    """
+
+    appends: Sequence[Append] = ()
+    key: CommandKey | None = None
+    fence: Fence | None = None
+    marks: Sequence[Mark] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    holds: Sequence[Held] = ()
+    releases: Sequence[Release] = ()
+    timers: Sequence[Timer] = ()
+    cancels: Sequence[Cancel] = ()
+    sagas: Sequence[SagaState] = ()
+    upserts: Sequence[Upsert] = ()
+    note: Note | None = None
+    steps: Sequence[Step] = ()
+    journal: Sequence[tuple[str, str, int]] = ()
+
+
+class Collision(Struct, frozen=True):
+    """The set fell: what it expected does not hold. Load again and decide again."""
+
+    what: str
+
+
+class Failed(Struct, frozen=True):
+    """The database could not write this set even alone; nothing of it is stored."""
+
+    error: HeadwaterError
+
+
+Answer = Committed | Collision | KeyReused | Failed | Unknown

@@ -1,0 +1,77 @@
+"""The log of a service: streams of messages with versions, in one order of positions; and the answers to command keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from headwater.message import Draft, Recorded
+
+ANY: Final = -1
+"""Expect no particular version: the append goes to the end of the stream."""
+
+
+class Append(Struct, frozen=True):
+    """Messages for the end of a stream, which must be at version `expect` (0: it does not exist yet; `ANY`: wherever it is)."""
+
+    stream: str
+    expect: int
+    drafts: Sequence[Draft]
+
+
+class CommandKey(Struct, frozen=True):
+    """The name under which a command is known: a second command of the same (tenant, key) is answered as the first was.
+
+    `hash` is of the command's type and data; the same key with another hash is an error. `time` is in microseconds.
+    """
+
+    tenant: str
+    key: str
+    hash: bytes
+    time: int
+
+
+class Committed(Struct, frozen=True):
+    """On disk: the position of the last message written and its version in its stream; `repeated`: it was already there."""
+
+    position: int
+    version: int
+    repeated: bool = False
+
+
+class Settled(Struct, frozen=True):
+    """What is stored of a command key: the hash of its command and the answer."""
+
+    hash: bytes
+    position: int
+    version: int
+
+
+class Store(Protocol):
+    """Reads of the log. Positions rise in commit order; a reader that has seen position n never misses one below."""
+
+    async def read(self, after: int, limit: int, *, backwards: bool = False) -> list[Recorded]:
+        """Up to `limit` messages with positions above `after` (or below it, falling), in order."""
+        ...
+
+    async def read_streams(self, after: Mapping[str, int]) -> list[Recorded]:
+        """All messages of each stream above the version given for it, in order of stream and version."""
+        ...
+
+    async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
+        """Up to `limit` messages of one stream above a version."""
+        ...
+
+    async def head(self) -> int:
+        """The last position of the log, 0 when it is empty."""
+        ...
+
+    async def settled(self, tenant: str, key: str) -> Settled | None:
+        """The stored answer to a command key."""
+        ...
+
+    async def forget_keys(self, before: int) -> int:
+        """Delete command keys older than a time in microseconds; how many went."""
+        ...
