@@ -1,0 +1,273 @@
+"""The app: what you declare your service on, and how you send commands and read state."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from headwater.app.adapters import open_channel, open_database
+from headwater.app.declared import Declarations
+from headwater.app.runner import Runner
+from headwater.app.wiring import Wiring, WiringOptions, wire
+from headwater.channel import Channel, Start
+from headwater.clock import Clock, SystemClock
+from headwater.config import settings
+from headwater.database import Database
+from headwater.decider import Aggregate, fold
+from headwater.errors import ConfigurationError, NotFound, Rejected, Stale, Unknown
+from headwater.message import Declared, Metadata, Recorded, stream_of
+from headwater.projection import Projection, ReadModel
+from headwater.retry import Retry
+from headwater.schema import Schema, Upcast
+from headwater.store import Committed
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Model = TypeVar("Model", bound=ReadModel)
+State = TypeVar("State", bound=Aggregate)
+
+PAGE = 1000
+
+
+class App:
+    """A service: its messages, aggregates, read models, sagas and handlers, and where they run.
+
+    `store` and `channel` are URLs; if they are not given they come from `HEADWATER_STORE` and `HEADWATER_CHANNEL`, from
+    `[tool.headwater]` in pyproject.toml, or are files in the working folder. Use it as `async with app:` to run all of it
+    in this process, `async with app.client():` to send and read only, or `headwater run module:app`.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of a service
+        self,
+        name: str,
+        *,
+        store: str = "",
+        channel: str = "",
+        start: Start = "beginning",
+        retry: Retry | None = None,
+        batch: int = 500,
+        journal: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.declared = Declarations(name)
+        self.clock: Clock = clock or SystemClock()
+        self.options = WiringOptions(start, retry or Retry(), batch, journal)
+        self._store_url = store
+        self._channel_url = channel
+        self._wiring: Wiring | None = None
+        self._runner: Runner | None = None
+
+    # --- declare ---
+
+    @property
+    def schema(self) -> Schema:
+        """The message types that the app knows."""
+        return self.declared.schema
+
+    def add(self, *declared: Any) -> None:
+        """Take on aggregates, deciders, read models, sagas and message classes. Raises DeclarationError."""
+        for one in declared:
+            self.declared.add(one)
+
+    def adopt(
+        self,
+        payload: type,
+        *,
+        kind: Literal["event", "command"],
+        stored: str = "",
+        version: int = 1,
+        service: str = "",
+        category: str = "",
+    ) -> None:
+        """Take on a dataclass, attrs class or pydantic model as a message, under a stored name."""
+        self.declared.adopt(payload, kind, Declared(kind, service, category, stored, version))
+
+    def on(self, *messages: type, name: str = "", retry: Retry | None = None) -> Callable[[Function], Function]:
+        """Declare a handler for events: retried, de-duplicated, held in order and dead-lettered for you.
+
+        The function takes the event, and by annotation `Message`, `Transaction` or `Once`; it may return messages, which
+        leave in the same transaction. `name` is its stored name (by default the function's).
+        """
+
+        def declare(function: Function) -> Function:
+            self.declared.on(function, messages, name, retry)
+            return function
+
+        return declare
+
+    def upcast(self, stored: str, version: int, *, to: str = "") -> Callable[[Upcast], Upcast]:
+        """Declare how the fields of an old version of a stored type become those of the next; `to` is its new name."""
+
+        def declare(step: Upcast) -> Upcast:
+            self.schema.upcast(stored, version, step, to)
+            return step
+
+        return declare
+
+    # --- run ---
+
+    async def connect(self, database: Database | None = None, channel: Channel | None = None) -> Wiring:
+        """Open the store and wire the app to it; `database` and `channel` stand in for the URLs."""
+        if self._wiring is None:
+            found = settings(self.name, store=self._store_url, channel=self._channel_url)
+            store = database or open_database(found.store, self.clock)
+            carrier = channel or open_channel(found.channel, self.clock)
+            if database is None:
+                await store.open()
+            self._wiring = await wire(self.declared, store, carrier, self.clock, self.options)
+        return self._wiring
+
+    async def start(self, member: str = "") -> None:
+        """Run everything: handlers, read models, sagas, timers and the relay. `member` names this process of the service."""
+        wiring = await self.connect()
+        await wiring.channel.open()
+        self._runner = Runner(wiring, member or f"{socket.gethostname()}-{os.getpid()}")
+        await self._runner.start()
+
+    async def stop(self) -> None:
+        """Stop running and let go of the store and the channel."""
+        runner, wiring = self._runner, self._wiring
+        self._runner = self._wiring = None
+        if runner is not None:
+            await runner.stop()
+        if wiring is not None:
+            if runner is not None:
+                await wiring.channel.close()
+            await wiring.database.close()
+
+    async def __aenter__(self) -> App:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[App]:
+        """Send commands and read state from this process, and run nothing here."""
+        await self.connect()
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+    @property
+    def wiring(self) -> Wiring:
+        """What the app is wired to; ConfigurationError when it is not running."""
+        if self._wiring is None:
+            raise ConfigurationError(
+                f"the app {self.name!r} is not running: use `async with app:` or `async with app.client():`"
+            )
+        return self._wiring
+
+    # --- write ---
+
+    async def send(self, command: Any, *, key: str = "", metadata: Metadata | None = None) -> Committed:
+        """Decide a command and commit its events. Raises Rejected, or Unknown where the outcome is not known.
+
+        With a `key` the command is done once, however often it is sent; the same key with another command is KeyReused.
+        """
+        answer = await self.attempt(command, key=key, metadata=metadata)
+        if isinstance(answer, Committed):
+            return answer
+        raise answer
+
+    async def attempt(
+        self, command: Any, *, key: str = "", metadata: Metadata | None = None
+    ) -> Committed | Rejected | Unknown:
+        """Like `send`, with the answer as a value, for `match`."""
+        known = key or self.clock.new_id()
+        return await self.wiring.handling.attempt(command, known, metadata or Metadata(known))
+
+    # --- read ---
+
+    async def get(
+        self, model: type[Model], *key: Any, after: Committed | None = None, timeout: float = 5.0
+    ) -> Model | None:
+        """One row of a read model, None if there is none; with `after`, not before the model has passed that answer.
+
+        Raises Stale if it has not within `timeout` seconds.
+        """
+        projection = self._projection(model)
+        if after is not None:
+            await self._passed(projection, after.position, timeout)
+        rows = await self.wiring.database.rows(projection.table, [key])
+        return projection.to_model(rows[key]) if key in rows else None  # type: ignore[return-value]
+
+    async def find(
+        self,
+        model: type[Model],
+        *,
+        limit: int = 100,
+        after: Committed | None = None,
+        timeout: float = 5.0,
+        **where: Any,
+    ) -> list[Model]:
+        """Rows of a read model whose columns equal the given values, in key order. Raises Stale as `get` does."""
+        projection = self._projection(model)
+        unknown = set(where) - set(projection.table.names)
+        if unknown:
+            raise ConfigurationError(
+                f"{model.__name__} has no column {sorted(unknown)[0]!r}; it has {', '.join(projection.table.names)}"
+            )
+        if after is not None:
+            await self._passed(projection, after.position, timeout)
+        rows = await self.wiring.database.find(projection.table, where, limit)
+        return [projection.to_model(row) for row in rows]  # type: ignore[misc]
+
+    async def load(
+        self, aggregate: type[State], key: str, *, version: int | None = None, at: int | None = None, tenant: str = ""
+    ) -> State:
+        """An aggregate as it is, as it was at a version, or at a time (microseconds). Raises NotFound."""
+        decider = self.declared.aggregates.get(aggregate)
+        if decider is None:
+            raise ConfigurationError(
+                f"{aggregate.__name__} is not part of {self.name}; add it: app.add({aggregate.__name__})"
+            )
+        stream = stream_of(decider.category, key, tenant)
+        state: Any = decider.initial()
+        found = False
+        async for recorded in self.history(stream):
+            if (version is not None and recorded.version > version) or (at is not None and recorded.time > at):
+                break
+            found = True
+            payload = self.schema.decode(recorded.type, recorded.type_version, recorded.data)
+            state = fold(decider.evolve, state, (payload,))
+        if not found:
+            raise NotFound(f"{stream} has no events{' by then' if version is not None or at is not None else ''}")
+        return state  # type: ignore[no-any-return]
+
+    async def history(self, stream: str, after: int = 0) -> AsyncIterator[Recorded]:
+        """Every message of a stream above a version, in order: the full audit trail."""
+        while page := await self.wiring.database.read_stream(stream, after, PAGE):
+            for recorded in page:
+                yield recorded
+            after = page[-1].version
+
+    def _projection(self, model: type[ReadModel]) -> Projection:
+        for projection in self.declared.projections.values():
+            if projection.model is model:
+                return projection
+        raise ConfigurationError(f"{model.__name__} is not part of {self.name}; add it: app.add({model.__name__})")
+
+    async def _passed(self, projection: Projection, position: int, timeout: float) -> None:
+        if projection.model.__inline__:
+            return
+        name = f"{self.name}.{projection.table.name}"
+        deadline = self.clock.monotonic() + timeout
+        pause = 0.001
+        while (at := await self.wiring.database.checkpoint(name)) < position:
+            if self.clock.monotonic() >= deadline:
+                raise Stale(f"{name} is at position {at}, and {position} was asked for; is the service running?")
+            await self.clock.sleep(pause)
+            pause = min(0.05, pause * 1.5)

@@ -1,0 +1,114 @@
+"""Runs an app's flows: each in a loop of its own, under its lease, waiting out what passes, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from headwater.app.wiring import Wired, Wiring
+from headwater.clock import Clock
+from headwater.database import Database
+from headwater.errors import HeadwaterError
+from headwater.lease import Fence, Lease
+from headwater.telemetry import signal
+
+IDLE = 0.25
+FOLLOW = 0.5
+BACKOFF = 5.0
+GRACE = 10.0
+
+
+class Runner:
+    """Runs all flows of one wired app as one member of its service."""
+
+    def __init__(self, wiring: Wiring, member: str) -> None:
+        self.wiring = wiring
+        self.member = member
+        self.clock: Clock = wiring.clock
+        self.database: Database = wiring.database
+        self._leases: dict[str, Lease] = {}
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Join the channel and start every flow."""
+        flows = await self.wiring.flows(self.member, self._fence_of)
+        self._tasks = [asyncio.create_task(self._tend(wired), name=wired.name) for wired in flows]
+        signal("app.started", service=self.wiring.service, member=self.member)
+
+    async def stop(self) -> None:
+        """Stop fetching, finish what is in hand within 10 seconds, and give up the leases."""
+        self._stopping.set()
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=GRACE)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.wiring.leave()
+        for lease in self._leases.values():
+            await lease.release()
+        signal("app.stopped", service=self.wiring.service, member=self.member)
+
+    def _fence_of(self, name: str) -> Callable[[], Fence | None]:
+        def fence() -> Fence | None:
+            lease = self._leases.get(name)
+            return Fence(lease.name, lease.epoch) if lease is not None else None
+
+        return fence
+
+    async def _tend(self, wired: Wired) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                if not await self._may_run(wired):
+                    await self._pause(FOLLOW)
+                    continue
+                worked = await wired.flow.step()
+                failures = 0
+                if not worked and not self._stopping.is_set():
+                    await wired.flow.wait(IDLE)
+            except Exception as error:  # noqa: BLE001 - a flow goes on: what fails now may pass
+                failures += 1
+                self._report(wired, error, failures)
+                await self._pause(min(BACKOFF, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self.clock.random() / 2))
+
+    async def _may_run(self, wired: Wired) -> bool:
+        """Whether this member holds the flow's lease, or needs none."""
+        if not wired.lease:
+            return True
+        lease = self._leases.get(wired.lease)
+        if lease is not None and lease.held:
+            return True
+        self._leases.pop(wired.lease, None)
+        taken = await self.database.acquire(wired.lease, self.member)
+        if taken is None:
+            return False
+        self._leases[wired.lease] = taken
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        waiting = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({waiting}, timeout=seconds)
+        waiting.cancel()
+
+    def _report(self, wired: Wired, error: Exception, failures: int) -> None:
+        known = isinstance(error, HeadwaterError)
+        if failures in (1, 10) or failures % 100 == 0:
+            signal(
+                "flow.failed",
+                logging.ERROR,
+                service=self.wiring.service,
+                flow=wired.name,
+                error=type(error).__name__,
+                cause=str(error) if known else "",
+                where="" if known else _where(error),
+                failures=failures,
+            )
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace is not None else ""

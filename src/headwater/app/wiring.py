@@ -1,0 +1,223 @@
+"""Wires what an app declares to its database and channel: consumers, sources, feeds, relay, scheduler and repair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from headwater.app.declared import Declarations
+from headwater.channel import Channel, Start, Subscription
+from headwater.checkpoint import Consuming
+from headwater.clock import Clock
+from headwater.consumer import ChannelSource, CommandWorker, Consumer, Feed, HandlerWorker, LogSource, Options, Worker
+from headwater.database import Database
+from headwater.errors import DeclarationError
+from headwater.handling import Handling
+from headwater.lease import Fence
+from headwater.outbox import Outbox
+from headwater.projection import ProjectionWorker, inline_fold
+from headwater.relay import Relay
+from headwater.repair import Answering, Asking
+from headwater.retry import Retry
+from headwater.saga import SagaWorker
+from headwater.scheduler import Scheduler
+
+FenceOf = Callable[[str], Callable[[], Fence | None]]
+
+
+class Flow(Protocol):
+    """One hop as a loop: `step` does what there is to do, `wait` waits until there may be more."""
+
+    async def step(self) -> bool:
+        """Do one piece of work; whether there was any."""
+        ...
+
+    async def wait(self, timeout: float) -> None:
+        """Until there may be work, at most so many seconds."""
+        ...
+
+
+class Wired(Struct, frozen=True):
+    """A flow, and the lease that it needs (empty: none, several processes may run it)."""
+
+    name: str
+    flow: Flow
+    lease: str
+
+
+class Plan(Struct, frozen=True):
+    """A consumer before it is wired: its worker, and the topics and log that feed it."""
+
+    consumer: Consumer
+    worker: Worker
+    topics: frozenset[str]
+    logged: bool
+
+
+class WiringOptions(Struct, frozen=True):
+    """How an app runs: where its new channel subscriptions start, retries, batch size, and whether consumers journal."""
+
+    start: Start = "beginning"
+    retry: Retry = Retry()
+    batch: int = 500
+    journal: bool = False
+
+
+class Wiring:
+    """An app wired to a database and a channel."""
+
+    def __init__(
+        self, declared: Declarations, database: Database, channel: Channel, clock: Clock, options: WiringOptions
+    ) -> None:
+        self.declared = declared
+        self.database = database
+        self.channel = channel
+        self.clock = clock
+        self.options = options
+        self.service = declared.service
+        self.outbox = Outbox(declared.schema, clock, declared.service)
+        self.handling = Handling(database, declared.schema, self.outbox, clock, declared.deciders.values())
+        self.inline = [one for one in declared.projections.values() if one.model.__inline__]
+        self.plans = [self._plan(worker, name, retry) for name, worker, retry in self._workers()]
+        self.subscriptions: list[Subscription] = []
+
+    async def prepare(self) -> None:
+        """Make the tables of read models and fold the inline ones from now on."""
+        for projection in self.declared.projections.values():
+            await self.database.create_table(projection.table)
+        self.database.fold_inline([inline_fold(projection, self.declared.schema) for projection in self.inline])
+
+    async def flows(self, member: str, fence_of: FenceOf) -> list[Wired]:
+        """Join the channel and make all flows; `fence_of` gives the fence of a lease by name."""
+        await self.database.register(self._register())
+        relay = Relay(self.service, self.database, self.channel, self.clock, fence_of("relay"))
+        wired = [
+            Wired("relay", relay, "relay"),
+            Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
+        ]
+        for plan in self.plans:
+            if plan.logged:
+                wired.append(self._log_feed(plan, fence_of))
+        fed = [plan for plan in self.plans if plan.topics]
+        if fed:
+            wired.append(await self._channel_feed(fed, member))
+            asking = Asking(self.service, [plan.consumer.name for plan in fed], self.database, self.channel, self.clock)
+            wired.append(Wired("asking", _Every(asking, self.clock, 1.0), "asking"))
+        control = await self.channel.subscribe(f"{self.service}.control", [f"{self.service}.control"], member, "now")
+        self.subscriptions.append(control)
+        wired.append(Wired("answering", Answering(self.service, self.database, self.channel, relay, control), ""))
+        return wired
+
+    async def leave(self) -> None:
+        """Leave the channel's groups."""
+        for subscription in self.subscriptions:
+            await subscription.close()
+        self.subscriptions = []
+
+    def _log_feed(self, plan: Plan, fence_of: FenceOf) -> Wired:
+        name = f"{plan.consumer.name}/log"
+        source = LogSource(self.database, self.service, plan.consumer.name)
+        feed = Feed(
+            name, source, [plan.consumer], self.database, self.clock, fence=fence_of(name), size=self.options.batch
+        )
+        return Wired(name, feed, name)
+
+    async def _channel_feed(self, plans: Sequence[Plan], member: str) -> Wired:
+        topics = sorted({topic for plan in plans for topic in plan.topics})
+        subscription = await self.channel.subscribe(self.service, topics, member, self.options.start)
+        self.subscriptions.append(subscription)
+        name = f"{self.service}.channel"
+        source = ChannelSource(subscription, name)
+        feed = Feed(name, source, [plan.consumer for plan in plans], self.database, self.clock, size=self.options.batch)
+        return Wired(name, feed, "")
+
+    def _workers(self) -> list[tuple[str, Worker, Retry | None]]:
+        found: list[tuple[str, Worker, Retry | None]] = []
+        if self.declared.deciders:
+            name = f"{self.service}.commands"
+            found.append((name, CommandWorker(name, self.service, self.handling), None))
+        for short, reactions in self.declared.sagas.items():
+            name = f"{self.service}.{short}"
+            found.append((name, SagaWorker(name, reactions, self.outbox, self.database), None))
+        for short, named in self.declared.handlers.items():
+            name = f"{self.service}.{short}"
+            if named.handler.transactional and not self.database.capabilities.sql:
+                raise DeclarationError(
+                    f"{short} asks for Transaction, and this store has no SQL; use sqlite:///… or postgresql://…"
+                )
+            found.append(
+                (name, HandlerWorker(name, named.handler, self.outbox, self.database, self.clock), named.retry)
+            )
+        for short, projection in self.declared.projections.items():
+            if not projection.model.__inline__:
+                name = f"{self.service}.{short}"
+                found.append((name, ProjectionWorker(name, projection, self.declared.schema, self.database), None))
+        return found
+
+    def _plan(self, worker: Worker, name: str, retry: Retry | None) -> Plan:
+        topics, logged = self._sources(worker)
+        options = Options(
+            retry=retry or self.options.retry,
+            journal=self.options.journal,
+            from_now=self.options.start == "now",
+            topics=topics,
+        )
+        return Plan(Consumer(name, worker, self.database, self.clock, options), worker, topics, logged)
+
+    def _sources(self, worker: Worker) -> tuple[frozenset[str], bool]:
+        """The topics that feed a worker, and whether our own log does."""
+        if isinstance(worker, CommandWorker):
+            return frozenset({f"{self.service}.commands"}), bool(self.declared.sagas or self.declared.handlers)
+        topics: set[str] = set()
+        logged = False
+        for name in worker.types:
+            found = self.declared.schema.named(name)
+            if name == "headwater.Refused":
+                topics.add(f"{self.service}.replies")
+                logged = True
+            elif found.service == self.service:
+                logged = True
+            elif not found.category:
+                raise DeclarationError(
+                    f"{name} is an event of {found.service}; say whose fact it is: "
+                    f"class {found.payload.__name__}(Event, service={found.service!r}, category=…)"
+                )
+            else:
+                topics.add(f"{found.service}.{found.category}")
+        return frozenset(topics), logged
+
+    def _register(self) -> list[Consuming]:
+        known = [Consuming(f"{self.service}.relay", "log", "relay")]
+        for plan in self.plans:
+            if plan.logged:
+                known.append(Consuming(plan.consumer.name, "log", plan.worker.kind))
+            if plan.topics:
+                known.append(Consuming(plan.consumer.name, "channel", plan.worker.kind, sorted(plan.topics)))
+        return known
+
+
+class _Every:
+    """Gives a step without a wait of its own a pause between steps."""
+
+    def __init__(self, flow: Asking, clock: Clock, pause: float) -> None:
+        self.flow = flow
+        self.clock = clock
+        self.pause = pause
+
+    async def step(self) -> bool:
+        await self.flow.step()
+        return False
+
+    async def wait(self, timeout: float) -> None:
+        await self.clock.sleep(self.pause)
+
+
+async def wire(
+    declared: Declarations, database: Database, channel: Channel, clock: Clock, options: WiringOptions
+) -> Wiring:
+    """Wire an app to an open database and channel."""
+    wiring = Wiring(declared, database, channel, clock, options)
+    await wiring.prepare()
+    return wiring

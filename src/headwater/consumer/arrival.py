@@ -1,0 +1,114 @@
+"""A message in a consumer's hands, what running some of them gives, and the workers that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from headwater.database import Transaction
+from headwater.inbox import Step
+from headwater.message import Message, Metadata, Recorded
+from headwater.schema import Schema
+from headwater.store import Append
+from headwater.table import Upsert
+from headwater.timer import Cancel, SagaState, Timer
+
+
+class Arrival:
+    """One message with its payload and metadata, decoded once for all consumers of a feed. `attempt` counts from 1."""
+
+    __slots__ = ("_metadata", "_payload", "attempt", "message", "strict")
+
+    def __init__(self, message: Recorded, *, strict: bool, attempt: int = 1) -> None:
+        self.message = message
+        self.attempt = attempt
+        self.strict = strict
+        self._payload: Any = None
+        self._metadata: Metadata | None = None
+
+    def payload(self, schema: Schema) -> Any:
+        """The decoded payload. Raises SchemaError."""
+        if self._payload is None:
+            message = self.message
+            decode = schema.decode_strict if self.strict else schema.decode
+            self._payload = decode(message.type, message.type_version, message.data)
+        return self._payload
+
+    @property
+    def metadata(self) -> Metadata:
+        """The decoded metadata."""
+        if self._metadata is None:
+            self._metadata = self.message.metadata
+        return self._metadata
+
+    def context(self) -> Message:
+        """What a handler sees of the message besides its payload."""
+        one = self.message
+        return Message(one.id, one.type, one.stream, one.version, self.attempt, one.time, self.metadata)
+
+
+class Outcome(Struct):
+    """What running some arrivals gives: effects to write, failures by index, and the indexes not run behind a failure."""
+
+    appends: Sequence[Append] = ()
+    timers: Sequence[Timer] = ()
+    cancels: Sequence[Cancel] = ()
+    sagas: Sequence[SagaState] = ()
+    upserts: Sequence[Upsert] = ()
+    steps: Sequence[Step] = ()
+    failures: dict[int, Exception] = field(default_factory=dict)
+    behind: set[int] = field(default_factory=set)
+
+
+class Worker(Protocol):
+    """Runs the messages of a consumer. Nothing that it does counts until its outcome is committed."""
+
+    kind: str
+    transactional: bool
+    types: frozenset[str]
+
+    def wants(self, message: Recorded) -> bool:
+        """Whether the message is for this consumer."""
+        ...
+
+    async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
+        """Run messages, those of one key in order; after a failure nothing more of its key."""
+        ...
+
+    def undo(self) -> None:
+        """The last outcome was not committed: forget what was assumed."""
+        ...
+
+
+class Faulty(Exception):
+    """Running the arrival at `index` failed."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.index = index
+        self.error = error
+
+
+def run_purely(arrivals: Sequence[Arrival], fold: Callable[[Sequence[int]], Outcome]) -> Outcome:
+    """Fold arrivals with a function that has no effects of its own, again without each key that fails.
+
+    `fold` takes the indexes to run and raises `Faulty` at the first failure.
+    """
+    failures: dict[int, Exception] = {}
+    behind: set[int] = set()
+    todo = list(range(len(arrivals)))
+    while True:
+        try:
+            outcome = fold(todo)
+        except Faulty as fault:
+            failures[fault.index] = fault.error
+            key = arrivals[fault.index].message.key
+            after = {one for one in todo if one > fault.index and arrivals[one].message.key == key}
+            behind |= after
+            todo = [one for one in todo if one != fault.index and one not in after]
+            continue
+        outcome.failures = failures
+        outcome.behind = behind
+        return outcome

@@ -1,0 +1,203 @@
+"""Handling: command -> decide -> append. Transaction 1.
+
+Aggregates stay warm in a cache that is checked by version on append. Decisions on one stream may follow one another
+before the first is on disk: each expects the version that the one before will leave, so that they share a commit, and all
+that came after a failed one are decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from headwater.clock import Clock
+from headwater.database import Collision, Database, Failed, WriteSet
+from headwater.decider import Decider, as_messages, fold
+from headwater.errors import Conflict, DeclarationError, KeyReused, Rejected, Unknown
+from headwater.message import Draft, Metadata, Recorded, encode_metadata, stream_of
+from headwater.outbox import Outbox
+from headwater.schema import Schema
+from headwater.store import Append, CommandKey, Committed
+
+ATTEMPTS = 100
+WARM = 20_000
+
+
+class Warm(Struct):
+    """A cached aggregate: its state after `version`; `pending` is the commit that its last events wait for."""
+
+    version: int
+    state: Any
+    decider: Decider
+    pending: Awaitable[Any] | None = None
+
+
+class Proposal(Struct, frozen=True):
+    """What a decision wants to append, with the version it was decided on."""
+
+    stream: str
+    expect: int
+    drafts: Sequence[Draft]
+
+
+class Handling:
+    """Decides commands against their aggregates and appends the events."""
+
+    def __init__(
+        self, database: Database, schema: Schema, outbox: Outbox, clock: Clock, deciders: Iterable[Decider]
+    ) -> None:
+        self.database = database
+        self.schema = schema
+        self.outbox = outbox
+        self.clock = clock
+        self.deciders: dict[type, Decider] = {}
+        self.categories: dict[str, Decider] = {}
+        self._warm: OrderedDict[str, Warm] = OrderedDict()
+        for decider in deciders:
+            self.add(decider)
+
+    def add(self, decider: Decider) -> None:
+        """Take on a decider; each command class has one."""
+        for command in decider.decide:
+            if command in self.deciders:
+                raise DeclarationError(f"{command.__name__} is decided twice; a command has one decider")
+            self.deciders[command] = decider
+        self.categories[decider.category] = decider
+
+    def stream(self, command: Any, tenant: str) -> str:
+        """The stream that a command is decided on."""
+        decider = self.decider(type(command))
+        key = getattr(command, decider.key)
+        if key is None or key == "":
+            raise Rejected(f"{type(command).__name__}.{decider.key} is empty: it names the stream")
+        return stream_of(decider.category, str(key), tenant)
+
+    def decider(self, command: type) -> Decider:
+        """The decider of a command class."""
+        found = self.deciders.get(command)
+        if found is None:
+            raise DeclarationError(
+                f"nothing decides {command.__name__}: give an aggregate a @decide method for it and add it to the app"
+            )
+        return found
+
+    async def attempt(self, command: Any, key: str, metadata: Metadata) -> Committed | Rejected | Unknown:
+        """Decide one command and commit: the answer as a value. The same key again is answered as the first time."""
+        found = self.schema.of(type(command))
+        data = found.to_bytes(command)
+        digest = hashlib.blake2b(data, digest_size=16, key=found.name.encode()[:64]).digest()
+        command_key = CommandKey(metadata.tenant, key, digest, self.clock.now())
+        meta = encode_metadata(metadata)
+        try:
+            stream = self.stream(command, metadata.tenant)
+        except Rejected as refusal:
+            return refusal
+        for tried in range(ATTEMPTS):
+            await self.load([(stream, command)])
+            warm = self._warm.get(stream)
+            if warm is None:
+                continue
+            try:
+                proposal = self.propose(stream, command, meta)
+            except Rejected as refusal:
+                refused = await self._refuse(refusal, stream, warm, command_key)
+                if refused is not None:
+                    return refused
+                continue
+            answer = await self._commit(proposal, warm, command_key)
+            if answer is not None:
+                return answer
+            await self.clock.sleep(self.clock.random() * 0.001 * tried)
+        raise Conflict(f"{stream} changed {ATTEMPTS} times while the command was being decided; try again later")
+
+    async def _refuse(self, refusal: Rejected, stream: str, warm: Warm, key: CommandKey) -> Committed | Rejected | None:
+        """A refusal stands only on what is on disk, and not against a key that was committed before."""
+        settled = await self.database.settled(key.tenant, key.key)
+        if settled is not None:
+            if settled.hash != key.hash:
+                raise KeyReused(f"the command key {key.key!r} was used before for a different command; use a new key")
+            return Committed(settled.position, settled.version, repeated=True)
+        if warm.pending is None:
+            return refusal if await self._current(stream, warm) else None
+        await asyncio.wait([asyncio.ensure_future(warm.pending)])
+        return None
+
+    async def _current(self, stream: str, warm: Warm) -> bool:
+        """Whether the cached aggregate is still the newest; forgets it if not."""
+        stored = await self.database.read_stream(stream, max(warm.version - 1, 0), 2)
+        if [one.version for one in stored] == ([warm.version] if warm.version else []):
+            return True
+        self.forget(stream)
+        return False
+
+    async def _commit(self, proposal: Proposal, warm: Warm, key: CommandKey) -> Committed | Unknown | None:
+        """Commit a proposal; None where it must be decided again."""
+        pending = asyncio.ensure_future(
+            self.database.commit(
+                [WriteSet(appends=[Append(proposal.stream, proposal.expect, proposal.drafts)], key=key)]
+            )
+        )
+        warm.pending = pending
+        try:
+            [answer] = await asyncio.shield(pending)
+        except BaseException:
+            self.forget(proposal.stream)
+            raise
+        if warm.pending is pending:
+            warm.pending = None
+        if isinstance(answer, Committed) and not answer.repeated:
+            return answer
+        self.forget(proposal.stream)
+        if isinstance(answer, Committed | Unknown):
+            return answer
+        if isinstance(answer, Collision):
+            return None
+        raise answer.error if isinstance(answer, Failed) else answer
+
+    async def load(self, targets: Sequence[tuple[str, Any]]) -> None:
+        """Make the aggregates of (stream, command) warm, reading all that are cold at once."""
+        cold = {stream: self.decider(type(command)) for stream, command in targets if stream not in self._warm}
+        if not cold:
+            return
+        recorded = await self.database.read_streams(dict.fromkeys(cold, 0))
+        entries = {stream: Warm(0, decider.initial(), decider) for stream, decider in cold.items()}
+        for one in recorded:
+            self._advance(entries[one.stream], one)
+        for stream, entry in entries.items():
+            self._warm.setdefault(stream, entry)
+        while len(self._warm) > max(WARM, len(targets)):
+            self._warm.popitem(last=False)
+
+    def _advance(self, warm: Warm, recorded: Recorded) -> None:
+        if recorded.kind == "event":
+            payload = self.schema.decode(recorded.type, recorded.type_version, recorded.data)
+            warm.state = fold(warm.decider.evolve, warm.state, (payload,))
+        warm.version = recorded.version
+
+    def propose(self, stream: str, command: Any, meta: bytes) -> Proposal:
+        """Decide on a warm aggregate and move it on, as if it were committed; `forget` the stream if it is not.
+
+        Raises Rejected, or whatever the decision raises; the aggregate is then as before, or forgotten.
+        """
+        warm = self._warm[stream]
+        self._warm.move_to_end(stream)
+        decider = warm.decider
+        events = as_messages(decider.decide[type(command)](warm.state, command))
+        drafts = [self.outbox.draft(event, meta, "event") for event in events]
+        expect = warm.version
+        try:
+            warm.state = fold(decider.evolve, warm.state, events)
+        except BaseException:
+            self.forget(stream)
+            raise
+        warm.version += len(drafts)
+        return Proposal(stream, expect, drafts)
+
+    def forget(self, stream: str) -> None:
+        """Drop a cached aggregate: it is read again when it is needed."""
+        self._warm.pop(stream, None)

@@ -1,0 +1,126 @@
+"""What leaves: the streams, topics and drafts of outgoing messages. The log is the outbox; nothing is copied.
+
+The stream says where a message goes, so each stream feeds one topic and `previous` is the version before:
+
+- `orders.Order/17`                  events of an aggregate             topic `orders.Order`
+- `orders.receipt/17`                events of the handler `receipt`    topic `orders.receipt`
+- `orders.receipt>mail/17`           commands of a handler or saga      topic `mail.commands`
+- `payments.commands>orders/17`      replies to refused commands        topic `orders.replies`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from headwater.clock import Clock
+from headwater.errors import DeclarationError
+from headwater.message import JSON, Draft, Kind, Recorded, stream_category, stream_of
+from headwater.schema import MessageType, Schema
+from headwater.store import ANY, Append
+
+
+def service_of(stream: str) -> str:
+    """The service that writes a stream: `orders` of `orders.Order/17`."""
+    return stream_category(stream).partition(".")[0]
+
+
+def destination(stream: str) -> str:
+    """The service that a stream is addressed to; empty for a stream of events."""
+    return stream_category(stream).partition(">")[2]
+
+
+def sender(stream: str) -> str:
+    """The consumer that an addressed stream comes from: `orders.receipt` of `orders.receipt>mail/17`."""
+    return stream_category(stream).partition(">")[0]
+
+
+def topic_of(recorded: Recorded, service: str) -> str | None:
+    """The topic a logged message is published on; None for what stays within its service."""
+    if recorded.kind == "timer":
+        return None
+    target = destination(recorded.stream)
+    if not target:
+        return stream_category(recorded.stream)
+    if target == service:
+        return None
+    return f"{target}.{'replies' if recorded.kind == 'reply' else 'commands'}"
+
+
+class After(Struct, frozen=True):
+    """A message that a handler or saga gets back, or a command that leaves, after a time; setting it again moves it."""
+
+    message: Any
+    days: float = 0
+    hours: float = 0
+    minutes: float = 0
+    seconds: float = 0
+    name: str = ""
+
+    @property
+    def microseconds(self) -> int:
+        """The delay."""
+        return int((((self.days * 24 + self.hours) * 60 + self.minutes) * 60 + self.seconds) * 1_000_000)
+
+
+class CancelTimer(Struct, frozen=True):
+    """Remove the timer that was set with a message class, or under a name, for this instance."""
+
+    timer: type | str
+
+
+class Outbox:
+    """Makes drafts of outgoing messages: a time, an id and encoded data for each."""
+
+    def __init__(self, schema: Schema, clock: Clock, service: str) -> None:
+        self.schema = schema
+        self.clock = clock
+        self.service = service
+
+    def draft(self, payload: Any, meta: bytes, kind: Kind | None = None) -> Draft:
+        """The draft of a payload with encoded metadata."""
+        found = self.schema.of(type(payload))
+        return self.draft_as(found, payload, meta, kind or found.kind)
+
+    def draft_as(self, found: MessageType, payload: Any, meta: bytes, kind: Kind) -> Draft:
+        """The draft of a payload whose type is known."""
+        clock = self.clock
+        return Draft(kind, clock.new_id(), found.name, found.version, JSON, clock.now(), found.to_bytes(payload), meta)
+
+    def stream_for(self, payload: Any, consumer: str, key: str, tenant: str = "") -> str:
+        """The stream that a message returned by a consumer goes to; `consumer` is its full name."""
+        found = self.schema.of(type(payload))
+        if found.kind == "command":
+            return stream_of(f"{consumer}>{found.service}", key, tenant)
+        if found.service != self.service:
+            raise DeclarationError(
+                f"{consumer} returned {found.name}, an event of {found.service}; only its own service states its facts"
+            )
+        return stream_of(consumer, key, tenant)
+
+
+class Appends:
+    """Collects drafts by stream, so that each stream is appended to once."""
+
+    def __init__(self) -> None:
+        self._drafts: dict[str, list[Draft]] = {}
+        self._expect: dict[str, int] = {}
+
+    def add(self, stream: str, draft: Draft, expect: int = ANY) -> None:
+        """Add one draft; the first `expect` of a stream counts."""
+        found = self._drafts.get(stream)
+        if found is None:
+            self._drafts[stream] = [draft]
+            self._expect[stream] = expect
+        else:
+            found.append(draft)
+
+    def expect(self, stream: str, version: int) -> None:
+        """Require a version of a stream even where nothing is appended."""
+        self._drafts.setdefault(stream, [])
+        self._expect.setdefault(stream, version)
+
+    def all(self) -> list[Append]:
+        """The appends, in the order their streams were first named."""
+        return [Append(stream, self._expect[stream], drafts) for stream, drafts in self._drafts.items()]
