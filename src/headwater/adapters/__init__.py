@@ -1,0 +1,1 @@
+"""Databases and channels, one folder a technology; an app loads them by URL scheme."""

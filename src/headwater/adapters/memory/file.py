@@ -1,0 +1,122 @@
+"""What memory databases keep their data in: one that crashes leaves it behind, and another opens it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from headwater.errors import DatabaseError
+from headwater.message import Recorded
+
+GONE: Final = object()
+NOTHING: Final[Mapping[Any, Any]] = {}
+
+Tables = dict[Hashable, dict[Any, Any]]
+
+
+class MemoryFile:
+    """The committed data of a service: its log, and cells by table and key. Several database objects may share it."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.log: list[Recorded] = []
+        self.streams: dict[str, list[Recorded]] = {}
+        self.tables: Tables = {}
+        self.writer: object | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def head(self) -> int:
+        """The last position."""
+        return len(self.log)
+
+    def table(self, name: Hashable) -> Mapping[Any, Any]:
+        """The committed cells of a table, by key."""
+        return self.tables.get(name, NOTHING)
+
+    async def turn(self) -> None:
+        """Wait until nobody has a transaction open; what then runs without waiting is alone."""
+        while self.writer is not None:
+            await self.news(None)
+
+    def free(self, writer: object) -> None:
+        """The writer is done, or dead."""
+        if self.writer is writer:
+            self.writer = None
+            self.wake()
+
+    async def news(self, timeout: float | None) -> None:
+        """Wait until something is committed or a transaction ends, at most `timeout` seconds."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(waiter, timeout)
+        finally:
+            self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Tell all that wait to look again."""
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Change:
+    """What one transaction has written so far, over a file in which nobody sees it until it is merged."""
+
+    def __init__(self, file: MemoryFile) -> None:
+        self.file = file
+        self.log: list[Recorded] = []
+        self._cells: dict[tuple[Hashable, Any], Any] = {}
+
+    @property
+    def head(self) -> int:
+        """The last position, with what this change adds."""
+        return self.file.head + len(self.log)
+
+    def get(self, table: Hashable, key: Any) -> Any:
+        """A cell as this transaction sees it; None if there is none."""
+        value = self._cells.get((table, key))
+        if value is None:
+            return self.file.table(table).get(key)
+        return None if value is GONE else value
+
+    def some(self, table: Hashable, keys: Iterable[Any]) -> dict[Any, Any]:
+        """Those of the cells that are there."""
+        return {key: value for key in keys if (value := self.get(table, key)) is not None}
+
+    def put(self, table: Hashable, key: Any, value: Any) -> None:
+        """Write a cell."""
+        self._cells[table, key] = value
+
+    def drop(self, table: Hashable, key: Any) -> None:
+        """Remove a cell."""
+        self._cells[table, key] = GONE
+
+    def mark(self) -> tuple[int, dict[tuple[Hashable, Any], Any]]:
+        """A point to come back to."""
+        return len(self.log), dict(self._cells)
+
+    def undo(self, mark: tuple[int, dict[tuple[Hashable, Any], Any]]) -> None:
+        """Forget what was written since the mark."""
+        length, self._cells = mark[0], dict(mark[1])
+        del self.log[length:]
+
+    def merge(self) -> None:
+        """Make it all visible at once; nothing in here can fail half-way."""
+        if self.log and self.log[0].position != self.file.head + 1:
+            raise DatabaseError("another writer came between; nothing is written")
+        for recorded in self.log:
+            self.file.log.append(recorded)
+            self.file.streams.setdefault(recorded.stream, []).append(recorded)
+        for (table, key), value in self._cells.items():
+            cells = self.file.tables.setdefault(table, {})
+            if value is GONE:
+                cells.pop(key, None)
+            else:
+                cells[key] = value
+        self.file.wake()

@@ -1,0 +1,65 @@
+"""What is stored of what a judgement needs: one statement a kind, whatever the number of sets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from headwater.adapters.sqlite.file import fetch
+from headwater.database import Facts, Needs
+from headwater.store import Settled
+
+POSITION: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+STREAMS: Final = "SELECT value, (SELECT max(version) FROM events WHERE stream = value) FROM json_each(?)"
+KEYS: Final = """
+SELECT k.tenant, k.key, k.hash, k.position, k.version FROM json_each(?) j
+CROSS JOIN command_keys k ON k.tenant = j.value ->> 0 AND k.key = j.value ->> 1
+"""
+LEASES: Final = "SELECT l.name, l.epoch FROM json_each(?) j CROSS JOIN leases l ON l.name = j.value"
+MARKS: Final = """
+SELECT m.consumer, m.stream, m.version FROM json_each(?) j
+CROSS JOIN marks m ON m.consumer = j.value ->> 0 AND m.stream = j.value ->> 1
+"""
+CHECKPOINTS: Final = "SELECT c.name, c.position FROM json_each(?) j CROSS JOIN checkpoints c ON c.name = j.value"
+HELD: Final = """
+SELECT h.consumer, h.stream, h.version FROM json_each(?) j
+CROSS JOIN held h ON h.consumer = j.value ->> 0 AND h.stream = j.value ->> 1 AND h.version = j.value ->> 2
+"""
+TIMERS: Final = """
+SELECT t.owner, t.key, t.name, t.due FROM json_each(?) j
+CROSS JOIN timers t ON t.owner = j.value ->> 0 AND t.key = j.value ->> 1 AND t.name = j.value ->> 2
+"""
+SAGAS: Final = """
+SELECT s.saga, s.key, s.version FROM json_each(?) j
+CROSS JOIN sagas s ON s.saga = j.value ->> 0 AND s.key = j.value ->> 1
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_json(values: Collection[Any]) -> str:
+    """Values as the JSON text that `json_each` takes."""
+    return _encode(values).decode()
+
+
+def read_facts(connection: apsw.Connection, wanted: Needs) -> Facts:
+    """The facts, read within the transaction of the writer."""
+
+    def rows(sql: str, values: Collection[Any]) -> list[tuple[Any, ...]]:
+        return fetch(connection, sql, (as_json(values),)) if values else []
+
+    position = fetch(connection, POSITION)
+    return Facts(
+        position=position[0][0] if position else 0,
+        streams={stream: version for stream, version in rows(STREAMS, wanted.streams) if version},
+        keys={(tenant, key): Settled(*rest) for tenant, key, *rest in rows(KEYS, wanted.keys)},
+        leases=dict(rows(LEASES, wanted.leases)),
+        marks={(consumer, stream): version for consumer, stream, version in rows(MARKS, wanted.marks)},
+        checkpoints=dict(rows(CHECKPOINTS, wanted.checkpoints)),
+        held={(consumer, stream, version) for consumer, stream, version in rows(HELD, wanted.held)},
+        timers={(owner, key, name): due for owner, key, name, due in rows(TIMERS, wanted.timers)},
+        sagas={(saga, key): version for saga, key, version in rows(SAGAS, wanted.sagas)},
+    )

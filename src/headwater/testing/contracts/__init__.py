@@ -1,0 +1,1 @@
+"""Contract suites: an adapter proves itself by an (almost) empty subclass of each."""

@@ -1,0 +1,112 @@
+"""Given / when / then for what you declare: aggregates, read models and sagas, with no database and no loop.
+
+    given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejected("not enough money")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from headwater.decider import Aggregate, as_messages, decider_of, fold
+from headwater.errors import DeclarationError, Rejected
+from headwater.projection import ReadModel, projection_of
+from headwater.saga import Saga
+from headwater.saga.declare import reactions_of
+
+SERVICE = "scenario"
+
+
+class Outcome:
+    """What came of a message: check it with `then…`."""
+
+    def __init__(self, messages: Sequence[Any], state: Any, refusal: Rejected | None = None) -> None:
+        self.messages = tuple(messages)
+        self.state = state
+        self.refusal = refusal
+
+    def then(self, *messages: Any) -> Outcome:
+        """Exactly these messages came of it, in this order."""
+        if self.refusal is not None:
+            raise AssertionError(f"rejected: {self.refusal.reason!r}; expected {messages}")
+        if self.messages != messages:
+            raise AssertionError(f"expected {messages}\n     got {self.messages}")
+        return self
+
+    def then_nothing(self) -> Outcome:
+        """Nothing came of it, and it was not refused."""
+        return self.then()
+
+    def then_rejected(self, reason: str = "", **details: Any) -> Outcome:
+        """It was refused, with this reason and details where they are given."""
+        if self.refusal is None:
+            raise AssertionError(f"expected a rejection, got {self.messages}")
+        if reason and self.refusal.reason != reason:
+            raise AssertionError(f"expected the reason {reason!r}, got {self.refusal.reason!r}")
+        if details and self.refusal.details != details:
+            raise AssertionError(f"expected the details {details}, got {self.refusal.details}")
+        return self
+
+    def then_state(self, **fields: Any) -> Outcome:
+        """The state afterwards has these values."""
+        found = {name: getattr(self.state, name) for name in fields}
+        if found != fields:
+            raise AssertionError(f"expected {fields}\n     got {found}")
+        return self
+
+
+class Given:
+    """A state made of messages."""
+
+    def __init__(self, declared: type, history: Sequence[Any]) -> None:
+        self.declared = declared
+        self.history = history
+
+    def when(self, message: Any) -> Outcome:
+        """Give a command to an aggregate, or a message to a saga."""
+        if issubclass(self.declared, Aggregate):
+            return self._decide(self.declared, message)
+        if issubclass(self.declared, Saga):
+            return self._react(self.declared, message)
+        raise DeclarationError(f"when() takes an Aggregate or a Saga; for {self.declared.__name__} use then_rows()")
+
+    def then_rows(self, *rows: ReadModel) -> None:
+        """A read model has exactly these rows after the events, in any order."""
+        if not issubclass(self.declared, ReadModel):
+            raise DeclarationError(f"then_rows() is for a ReadModel; {self.declared.__name__} is none")
+        projection = projection_of(self.declared)
+        events = [event for event in self.history if type(event) in projection.evolve]
+        found = sorted(map(repr, map(projection.to_model, projection.fold({}, events).rows)))
+        if found != sorted(map(repr, map(projection.to_model, map(projection.to_row, rows)))):
+            raise AssertionError(f"expected rows {list(rows)}\n          got {found}")
+
+    def _decide(self, aggregate: type[Aggregate], command: Any) -> Outcome:
+        decider = decider_of(aggregate, SERVICE)
+        decision = decider.decide.get(type(command))
+        if decision is None:
+            raise DeclarationError(f"{aggregate.__name__} decides no {type(command).__name__}")
+        state = fold(decider.evolve, decider.initial(), self.history)
+        try:
+            events = as_messages(decision(state, command))
+        except Rejected as refusal:
+            return Outcome((), state, refusal)
+        return Outcome(events, fold(decider.evolve, state, events))
+
+    def _react(self, saga: type[Saga], message: Any) -> Outcome:
+        reactions = reactions_of(saga)
+        state: Any = saga()
+        for one in (*self.history, message):
+            state = fold(reactions.evolve, state, (one,))
+            reaction = reactions.react.get(type(one))
+            if reaction is not None:
+                results = as_messages(reaction(state, one))
+            elif one is message and type(one) not in reactions.evolve:
+                raise DeclarationError(f"{saga.__name__} takes no {type(one).__name__}")
+            else:
+                results = ()
+        return Outcome(results, state)
+
+
+def given(declared: type, *history: Any) -> Given:
+    """Start a scenario: an aggregate, read model or saga class, and what has happened so far."""
+    return Given(declared, history)
