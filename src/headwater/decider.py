@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from msgspec import Struct
 from headwater.errors import DeclarationError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+NO_MESSAGES = (types.NoneType, Any)
 
 Decide = Callable[[Any, Any], Any]
 Evolve = Callable[[Any, Any], Any]
@@ -64,9 +67,7 @@ def as_messages(outcome: Any) -> tuple[Any, ...]:
     """What a decision or handler returned, as a tuple: None, one message, or an iterable of them."""
     if outcome is None:
         return ()
-    if isinstance(outcome, list | tuple):
-        return tuple(outcome)
-    if inspect.isgenerator(outcome):
+    if isinstance(outcome, list | tuple | Iterator):
         return tuple(outcome)
     return (outcome,)
 
@@ -81,9 +82,13 @@ class Folded:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        names = [name for base in reversed(cls.__mro__) for name in vars(base).get("__annotations__", {})]
+        hints = {
+            name: hint for base in reversed(cls.__mro__) for name, hint in vars(base).get("__annotations__", {}).items()
+        }
         cls.__defaults__ = {
-            name: getattr(cls, name) for name in names if hasattr(cls, name) and not name.startswith("_")
+            name: getattr(cls, name)
+            for name, hint in hints.items()
+            if hasattr(cls, name) and not name.startswith("_") and "ClassVar" not in str(hint)
         }
         cls.__copied__ = tuple(name for name, value in cls.__defaults__.items() if not _is_plain(value))
 
@@ -109,7 +114,10 @@ def _is_plain(value: Any) -> bool:
 
 def field_types(cls: type) -> dict[str, Any]:
     """The annotated fields of a folded class with their resolved types, in order; every field needs a default."""
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise DeclarationError(f"{cls.__name__}: a field's annotation cannot be resolved: {error}") from error
     fields = {
         name: hint
         for name, hint in hints.items()
@@ -150,10 +158,15 @@ def argument_types(function: Callable[..., Any], skip: int = 0) -> tuple[type, .
         ) from error
     if hint is None:
         raise DeclarationError(f"{where}: annotate {parameters[0].name} with the message class it takes")
-    choices = typing.get_args(hint) if not isinstance(hint, type) else (hint,)
-    if not choices or not all(isinstance(choice, type) for choice in choices):
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    choices = typing.get_args(hint) if union else (hint,)
+    if not all(isinstance(choice, type) and choice not in NO_MESSAGES for choice in choices):
         raise DeclarationError(f"{where}: {hint!r} is not a message class or a union of them")
     return tuple(choices)
+
+
+def _has_field(payload: type, name: str) -> bool:
+    return hasattr(payload, name) or any(name in vars(base).get("__annotations__", {}) for base in payload.__mro__)
 
 
 class Aggregate(Folded):
@@ -181,7 +194,7 @@ def decider_of(aggregate: type[Aggregate], service: str) -> Decider:
     field_types(aggregate)
     decisions = methods_by_type(aggregate, "__decides__")
     for command in decisions:
-        if aggregate.__key__ not in getattr(command, "__annotations__", {}) and not hasattr(command, aggregate.__key__):
+        if not _has_field(command, aggregate.__key__):
             raise DeclarationError(
                 f"{command.__name__} has no field {aggregate.__key__!r}, the key of {aggregate.__name__}"
             )

@@ -161,7 +161,12 @@ class Handling:
 
     async def load(self, targets: Sequence[tuple[str, Any]]) -> None:
         """Make the aggregates of (stream, command) warm, reading all that are cold at once."""
-        cold = {stream: self.decider(type(command)) for stream, command in targets if stream not in self._warm}
+        cold: dict[str, Decider] = {}
+        for stream, command in targets:
+            if stream in self._warm:
+                self._warm.move_to_end(stream)
+            else:
+                cold[stream] = self.decider(type(command))
         if not cold:
             return
         recorded = await self.database.read_streams(dict.fromkeys(cold, 0))

@@ -42,7 +42,7 @@ class MessageMeta(msgspec.StructMeta):
     ) -> Any:
         """Make the class, frozen unless it says otherwise."""
         options.setdefault("frozen", True)
-        cls = super().__new__(mcls, name, bases, namespace, **options)
+        cls = super().__new__(mcls, name, bases or (msgspec.Struct,), namespace, **options)
         inherited: Declared | None = getattr(cls, "__declared__", None)
         found = kind or (inherited.kind if inherited else "event")
         type.__setattr__(cls, "__declared__", Declared(found, service, category, stored, version))

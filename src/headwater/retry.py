@@ -80,6 +80,8 @@ class Breaker:
     def failure(self, key: str) -> None:
         """Note a failure of a key; opens at the limit, and again at once after a failed probe."""
         self.failed.add(key)
+        if self.resting():  # it was under way when the breaker opened: no probe
+            return
         if self.probing or len(self.failed) >= self.limit:
             self.until = self.monotonic() + min(self.longest, self.rest * 2.0 ** min(self.trips, 10))
             self.trips += 1

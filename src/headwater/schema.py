@@ -7,17 +7,20 @@ A type's stored name is explicit or `<service>.<ClassName>`, never a Python path
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
 
-from headwater.errors import DeclarationError, SchemaError
+from headwater.errors import DeclarationError, HeadwaterError, SchemaError
 from headwater.message import Declared, Kind
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
-QUOTE, BACKSLASH = b'"\\'
+STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+SQUARE = bytes.maketrans(b"{}", b"[]")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -26,6 +29,8 @@ class MessageType:
     """One payload class with its stored name, version, kind, owner, and how it is encoded and decoded."""
 
     def __init__(self, payload: type, declared: Declared, service: str) -> None:
+        if not compares(payload):
+            raise DeclarationError(f"{payload.__name__} has eq=False: what is stored is compared with what was given")
         self.payload = payload
         self.kind: Kind = declared.kind
         self.service = declared.service or service
@@ -33,27 +38,27 @@ class MessageType:
         self.version = declared.version
         self.name = declared.stored or f"{self.service}.{payload.__name__}"
         self.encode, self.decode, self.convert = codec_of(payload)
-        self._lossy = may_lose(payload)
 
     def to_bytes(self, payload: Any) -> bytes:
-        """Encode a payload; refuses what would not decode to an equal value, and what is over 1 MiB."""
+        """Encode a payload; refuses what would not decode to an equal value, or what the strict checks refuse elsewhere."""
         try:
             data = self.encode(payload)
-        except (UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise SchemaError(f"{self.name}: cannot be stored: {error}") from error
         if len(data) > MAX_BYTES:
             raise SchemaError(
                 f"{self.name}: {len(data):,} bytes is over the limit of {MAX_BYTES:,}; store the large part elsewhere and refer to it"
             )
-        if self._lossy:
-            self._check_equal(payload, data)
+        self._check_equal(payload, data)
+        check_depth(data)
         return data
 
     def _check_equal(self, payload: Any, data: bytes) -> None:
         try:
             same = self.decode(data) == payload
         except (msgspec.MsgspecError, ValueError) as error:
-            raise SchemaError(f"{self.name}: cannot be stored: {error}; JSON has no NaN or infinity") from error
+            hint = " (JSON has no NaN or infinity)" if "null" in str(error) else ""
+            raise SchemaError(f"{self.name}: cannot be stored: {error}{hint}") from error
         if not same:
             raise SchemaError(
                 f"{self.name}: a value would change when stored (NaN, infinity, or a type that JSON lacks)"
@@ -67,25 +72,20 @@ def codec_of(payload: type) -> tuple[Callable[[Any], bytes], Callable[[bytes], A
         return (
             (lambda value: cast(bytes, value.model_dump_json().encode())),
             model.model_validate_json,
-            model.model_validate,
+            lambda value: model.model_validate_json(msgspec.json.encode(value)),
         )
     try:
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(payload)
     except TypeError as error:
         raise DeclarationError(f"{payload.__name__} cannot be a message: {error}") from error
-    return msgspec.json.Encoder().encode, decoder.decode, lambda value: msgspec.convert(value, payload)
+    encode = msgspec.json.Encoder().encode
+    return encode, decoder.decode, lambda value: decoder.decode(encode(value))
 
 
-EXACT = (msgspec.inspect.IntType, msgspec.inspect.StrType, msgspec.inspect.BoolType, msgspec.inspect.NoneType)
-
-
-def may_lose(payload: type) -> bool:
-    """Whether a value of the class may not survive JSON (floats, free-form values), so that each is checked."""
-    try:
-        fields = cast(Any, msgspec.inspect.type_info(payload)).fields
-    except (TypeError, AttributeError):
-        return True
-    return not all(isinstance(field.type, EXACT) for field in fields)
+def compares(payload: type) -> bool:
+    """Whether two values of the class with equal fields are equal."""
+    config = getattr(payload, "__struct_config__", None)
+    return bool(config.eq) if config is not None else cast(Any, payload).__eq__ is not object.__eq__
 
 
 class Schema:
@@ -132,7 +132,7 @@ class Schema:
 
     def knows(self, name: str) -> bool:
         """Whether a stored name (or an older name with an upcaster) is known."""
-        return name in self._by_name
+        return name in self._by_name or any(name == old for old, _ in self._upcasts)
 
     def types(self) -> list[MessageType]:
         """All types, by name."""
@@ -151,8 +151,11 @@ class Schema:
             if found is not None and found.version == version:
                 return found.decode(data)
             return self._decode_old(name, version, msgspec.json.decode(data))
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise SchemaError(f"{name} version {version}: {error}") from error
+        except HeadwaterError:
+            raise
+        except Exception as error:  # upcasters and classes run a user's code
+            cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise SchemaError(f"{name} version {version}: {cause}") from error
 
     def _decode_old(self, name: str, version: int, fields: Any) -> Any:
         while True:
@@ -176,11 +179,19 @@ class Schema:
     def decode_strict(self, name: str, version: int, data: bytes) -> Any:
         """Like `decode`, for bytes from outside: also refuses over-size, deep, duplicate-key, NaN and malformed input."""
         check_size(data)
+        check_depth(data)
         payload = self.decode(name, version, data)
         found = self._by_name.get(name)
-        if found is None or found.version != version or found.encode(payload) != data:
+        if found is None or found.version != version or not _is_canonical(found, payload, data):
             check_strict(data)
         return payload
+
+
+def _is_canonical(found: MessageType, payload: Any, data: bytes) -> bool:
+    try:
+        return found.encode(payload) == data
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def check_size(data: bytes) -> None:
@@ -195,30 +206,25 @@ def check_strict(data: bytes) -> Any:
     check_depth(data)
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = json.loads(text, object_pairs_hook=_no_duplicates)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"not strict JSON: {error}") from error
     return value
 
 
 def check_depth(data: bytes) -> None:
-    """Refuse more than 64 levels of nesting."""
+    """Refuse more than 64 levels of nesting; what is no JSON may pass, and the parser refuses it."""
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
         return
-    depth, in_text, escaped = 0, False, False
-    for byte in data:
-        if in_text:
-            in_text = escaped or byte != QUOTE
-            escaped = byte == BACKSLASH and not escaped
-        elif byte == QUOTE:
-            in_text = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise SchemaError(f"nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"}]":
-            depth -= 1
+    shape = STRINGS.sub(b"", data).translate(SQUARE, NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        peeled = shape.replace(b"[]", b"")  # the innermost level of every branch
+        if peeled == shape:
+            break
+        shape = peeled
+    if b"[]" in shape or shape.count(b"[") > MAX_DEPTH:
+        raise SchemaError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -226,7 +232,3 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("an object has the same key twice")
     return fields
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")

@@ -10,6 +10,7 @@ from headwater.errors import SchemaError
 from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata
 
 CONTENT_TYPE = "application/json"
+MAX_DIGITS = 18  # fits 64 bits
 KINDS: frozenset[Kind] = frozenset({"event", "command", "reply", "control"})
 
 
@@ -50,19 +51,19 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
             raise SchemaError(f"kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
         if headers["specversion"] != "1.0":
             raise SchemaError(f"specversion {headers['specversion']!r} is not 1.0")
-        version, previous = int(headers["streamversion"]), int(headers["previous"])
-        if not 0 <= previous < version < 2**63 or not headers["subject"]:
-            raise SchemaError("subject, streamversion and previous do not name a place in a stream")
+        version, previous = _number(headers, "streamversion"), _number(headers, "previous")
+        if not previous < version:
+            raise SchemaError(f"previous ({previous}) is not before streamversion ({version})")
         return Recorded(
             position,
-            headers["subject"],
+            _name(headers, "subject"),
             version,
             kind,
-            headers["id"],
-            headers["type"],
-            int(headers["typeversion"]),
+            _name(headers, "id"),
+            _name(headers, "type"),
+            _number(headers, "typeversion"),
             JSON,
-            parse_iso(headers["time"]),
+            _time(headers),
             previous,
             body,
             _meta(headers),
@@ -71,6 +72,28 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
         raise SchemaError(f"the attribute {error} is missing") from error
     except (ValueError, OverflowError) as error:
         raise SchemaError(f"an attribute is malformed: {error}") from error
+
+
+def _number(headers: dict[str, str], name: str) -> int:
+    text = headers[name]
+    if not (text.isascii() and text.isdigit()) or len(text) > MAX_DIGITS:
+        raise SchemaError(f"{name} {text[:40]!r} is not a number")
+    return int(text)
+
+
+def _name(headers: dict[str, str], name: str) -> str:
+    text = headers[name]
+    text.encode()  # a lone surrogate is no text
+    if not text or "\0" in text:
+        raise SchemaError(f"{name} {text[:40]!r} names nothing")
+    return text
+
+
+def _time(headers: dict[str, str]) -> int:
+    try:
+        return parse_iso(headers["time"])
+    except ValueError as error:
+        raise SchemaError(f"time {headers['time'][:40]!r} is not RFC 3339") from error
 
 
 def _meta(headers: dict[str, str]) -> bytes:
