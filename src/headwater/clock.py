@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -44,7 +45,12 @@ def uuid7(microseconds: int, chance: int) -> str:
 def iso(microseconds: int) -> str:
     """A time in microseconds as RFC 3339 text in UTC."""
     seconds, rest = divmod(microseconds, 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:06d}Z"
+    return f"{_to_the_second(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def parse_iso(text: str) -> int:

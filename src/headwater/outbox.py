@@ -40,12 +40,13 @@ def topic_of(recorded: Recorded, service: str) -> str | None:
     """The topic a logged message is published on; None for what stays within its service."""
     if recorded.kind == "timer":
         return None
-    target = destination(recorded.stream)
-    if not target:
-        return stream_category(recorded.stream)
+    category = stream_category(recorded.stream)
+    _, addressed, target = category.partition(">")
+    if not addressed:
+        return category
     if target == service:
         return None
-    return f"{target}.{'replies' if recorded.kind == 'reply' else 'commands'}"
+    return f"{target}.replies" if recorded.kind == "reply" else f"{target}.commands"
 
 
 class After(Struct, frozen=True):

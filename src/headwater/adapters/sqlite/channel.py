@@ -14,7 +14,7 @@ import msgspec
 
 from headwater.adapters.sqlite.channel_file import ChannelFile
 from headwater.adapters.sqlite.channel_options import PARTITIONS, ChannelOptions, parse_url
-from headwater.adapters.sqlite.channel_schema import HEAD, LAG, PRODUCER
+from headwater.adapters.sqlite.channel_schema import LAG, PRODUCER
 from headwater.adapters.sqlite.channel_subscription import SqliteSubscription
 from headwater.adapters.sqlite.channel_writes import Join, Prepare, Publish, Trim
 from headwater.channel import ChannelCapabilities, GroupLag, Publication, Start
@@ -100,7 +100,7 @@ class SqliteChannel:
         self, group: str, topics: Sequence[str], member: str, start: Start = "beginning"
     ) -> SqliteSubscription:
         file = self._opened()
-        await file.move_due()
+        await file.ready()
         await file.write(Join(group, topics, self._partitions, start == "now"))
         subscription = SqliteSubscription(file, group, topics, member, self._partitions)
         self._members = [one for one in self._members if not one.closed]
@@ -110,7 +110,7 @@ class SqliteChannel:
 
     async def lag(self, group: str | None = None) -> list[GroupLag]:
         file = self._opened()
-        await file.move_due()
+        await file.ready()
         await file.flush()
         return [GroupLag(*row) for row in await file.count(LAG, (group,))]
 
@@ -144,7 +144,7 @@ class SqliteChannel:
 
     async def _check_room(self, file: ChannelFile) -> None:
         """Refuse while the slowest group is too far behind; it is counted anew when so many have been published since."""
-        limit, head = self.options.limit, file.value(HEAD) or 0
+        limit, (head, _) = self.options.limit, file.look()
         if head < self._room_until:
             return
         behind: Counter[str] = Counter()

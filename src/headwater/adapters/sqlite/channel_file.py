@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import apsw
 
-from headwater.adapters.sqlite.channel_schema import COMPONENT, MIGRATIONS, NEXT_DUE
+from headwater.adapters.sqlite.channel_schema import COMPONENT, LOOK, MIGRATIONS
 from headwater.adapters.sqlite.channel_writes import Cursor, MoveDue, Place, Publish, Settle, Write
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import File, Reader
@@ -104,13 +104,19 @@ class ChannelFile:
         with self.translated():
             return await self._wake.wait(still_waiting, timeout)
 
-    async def move_due(self) -> int | None:
-        """Put what is due among the messages; when the next delayed message is due, in microseconds."""
-        due: int | None = self.value(NEXT_DUE)
-        if due is None or due > self.clock.now():
-            return due
-        await self.write(MoveDue(self.clock.now()))
-        return self.value(NEXT_DUE)  # type: ignore[no-any-return]
+    def look(self) -> tuple[int, int | None]:
+        """The last position there has been, and when the next delayed message is due, in microseconds."""
+        head, due = self.rows(LOOK)[0]
+        return head or 0, due
+
+    async def ready(self) -> tuple[int, int | None]:
+        """Put what is due among the messages, and look."""
+        found = self.look()
+        now = self.clock.now()
+        if found[1] is None or found[1] > now:
+            return found
+        await self.write(MoveDue(now))
+        return self.look()
 
     # --- writing ---
 

@@ -56,7 +56,7 @@ CREATE TABLE channel (
 MIGRATIONS: Final = (FIRST,)
 
 HEAD: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"
-NEXT_DUE: Final = "SELECT min(due) FROM delayed"
+LOOK: Final = f"SELECT ({HEAD}), (SELECT min(due) FROM delayed)"
 PRODUCER: Final = "SELECT position FROM producers WHERE name = ?"
 
 LAG: Final = """

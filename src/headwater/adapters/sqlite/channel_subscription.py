@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Struct
 
 from headwater.adapters.sqlite.channel_file import ChannelFile
-from headwater.adapters.sqlite.channel_schema import HEAD, NEXT_DUE
 from headwater.adapters.sqlite.channel_seat import Seat
 from headwater.adapters.sqlite.channel_span import Span, advanced, spans
 from headwater.adapters.sqlite.channel_writes import Place, Take
@@ -59,6 +58,7 @@ class SqliteSubscription:
         self._swept = 0
         self._share_at = 0.0
         self._lost = False
+        self._found = False
 
     async def join(self) -> None:
         """Take a seat, and the partitions that are free."""
@@ -69,8 +69,8 @@ class SqliteSubscription:
     async def fetch(self, limit: int) -> list[Delivery]:
         self._check()
         await self._share()
-        await self._file.move_due()
-        rows, read, self._spans = self._read(limit)
+        head, _ = await self._file.ready()
+        rows, read, self._spans = self._read(limit, head)
         if rows:
             places = {(topic, partition) for _, topic, partition, *_ in rows}
             self._in_hand.append(Batch(len(rows), rows[0][0], rows[-1][0], places, read))
@@ -82,9 +82,9 @@ class SqliteSubscription:
         end = file.clock.monotonic() + timeout
         while left >= 0:
             await self._share()
-            due = await file.move_due()
+            _, due = await file.ready()
             pause = left if due is None else min(left, max((due - file.clock.now()) / 1_000_000, 0.001))
-            if await file.wait(partial(self._nothing_but, due), min(pause, SHARE)) and self._something():
+            if await file.wait(partial(self._nothing_but, due), min(pause, SHARE)) and self._found:
                 return
             left = end - file.clock.monotonic()
 
@@ -127,9 +127,8 @@ class SqliteSubscription:
 
     # --- reading ---
 
-    def _read(self, limit: int) -> tuple[list[tuple[Any, ...]], list[Span], list[Span]]:
+    def _read(self, limit: int, head: int) -> tuple[list[tuple[Any, ...]], list[Span], list[Span]]:
         """Up to `limit` rows, what was read for them, and the spans after it."""
-        head = self._file.value(HEAD) or 0
         rows: list[tuple[Any, ...]] = []
         read: list[Span] = []
         left = self._spans
@@ -141,18 +140,17 @@ class SqliteSubscription:
             read.append(first.moved(left[0].at))
         return rows, read, left
 
-    def _something(self) -> bool:
-        """Whether a fetch would give anything; what is read in vain is not read again."""
-        if self.closed or self._lost:
-            return True
-        rows, _, after = self._read(1)
+    def _nothing_but(self, due: int | None) -> bool:
+        """Whether there is nothing to fetch, and nothing is delayed but what was known to be.
+
+        What is read in vain is not read again.
+        """
+        head, next_due = self._file.look()
+        rows, _, after = self._read(1, head)
+        self._found = bool(rows) or self.closed or self._lost
         if not rows:
             self._spans = after
-        return bool(rows)
-
-    def _nothing_but(self, due: int | None) -> bool:
-        """Whether there is nothing to fetch, and nothing is delayed but what was known to be."""
-        return not self._something() and self._file.value(NEXT_DUE) == due
+        return not self._found and next_due == due
 
     def _respan(self, reached: dict[Place, int]) -> None:
         """Read on from these positions, but not in partitions that are to be handed over."""

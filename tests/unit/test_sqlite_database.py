@@ -1,0 +1,258 @@
+"""What only the SQLite database does: URLs, other processes, rows for other tools, upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from headwater.adapters.sqlite import SqliteDatabase
+from headwater.adapters.sqlite.writer import Writer
+from headwater.clock import SystemClock
+from headwater.database import Database, Failed, WriteSet
+from headwater.errors import ConfigurationError, DatabaseError, Unknown
+from headwater.message import JSON, Draft
+from headwater.store import ANY, Append, CommandKey, Committed
+from headwater.table import Column, Table
+
+CLOCK = SystemClock()
+UUID = "0193a5b2-7c1d-7e3f-8a4b-5c6d7e8f9a0b"
+
+
+def appending(stream: str = "bank.Account/a", message_id: str = UUID, data: bytes = b'{"cents":5}') -> WriteSet:
+    draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, b'{"actor":"ada"}')
+    return WriteSet(appends=[Append(stream, ANY, [draft])])
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = SqliteDatabase(path / "a.db", CLOCK)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def test_it_is_a_database(tmp_path: Path) -> None:
+    database: Database = SqliteDatabase(tmp_path / "a.db", CLOCK)
+    assert (database.capabilities.sql, database.capabilities.durable) == (True, True)
+    with pytest.raises(DatabaseError, match="not open"):
+        asyncio.run(database.head())
+    asyncio.run(database.close())
+
+
+def test_urls_name_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SqliteDatabase.from_url("sqlite:///data/a.db", CLOCK).file.path == tmp_path.resolve() / "data" / "a.db"
+    assert SqliteDatabase.from_url("sqlite:////var/a%20b.db", CLOCK).file.path == Path("/var/a b.db")
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://a.db", "sqlite:///", "sqlite:///a.db?mode=ro", "sqlite:///:memory:", "a.db", "postgres:///a"]
+)
+def test_other_urls_are_refused_with_an_example(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"sqlite:///relative/path\.db"):
+        SqliteDatabase.from_url(url, CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("message_id", "stored"),
+    [(UUID, "blob"), (UUID.upper(), "text"), ("order-17", "text"), (UUID[:-1] + "g", "text"), ("-" * 36, "text")],
+)
+def test_ids_are_kept_small_if_that_loses_nothing(tmp_path: Path, message_id: str, stored: str) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending(message_id=message_id)])
+            assert (await database.read(0, 1))[0].id == message_id
+            assert await database.query("SELECT typeof(id) FROM events") == [(stored,)]
+
+    asyncio.run(main())
+
+
+def test_other_tools_can_query_the_log_and_cannot_write(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending()])
+            sql = "SELECT stream, json_extract(data, '$.cents'), meta ->> 'actor', typeof(data) FROM events"
+            assert await database.query(sql) == [("bank.Account/a", 5, "ada", "text")]
+            with pytest.raises(DatabaseError):
+                await database.query("DELETE FROM events")
+
+    asyncio.run(main())
+
+
+CHILD = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from test_sqlite_database import CLOCK, SqliteDatabase, appending
+
+async def main():
+    database = SqliteDatabase(sys.argv[1], CLOCK)
+    await database.open()
+    async def one():
+        while True:
+            (answer,) = await database.commit([appending()])
+            print(answer.position, flush=True)
+    await asyncio.gather(*(one() for _ in range(4)))
+
+asyncio.run(main())
+"""
+
+
+def _start(path: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", CHILD, str(path), str(Path(__file__).parent)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_share_a_file_and_what_one_was_answered_survives_its_kill(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            children = [_start(database.file.path) for _ in range(2)]
+            ours = []
+            while await database.head() < 300:
+                answers = await database.commit([appending()])
+                ours += [answer.position for answer in answers if isinstance(answer, Committed)]
+            told = list(ours)
+            for child in children:
+                child.kill()
+                told += [int(line) for line in child.communicate()[0].split("\n")[:-1]]
+            log = await database.read(0, 100_000)
+            assert [one.position for one in log] == [one.version for one in log] == list(range(1, len(log) + 1))
+            assert len(told) == len(set(told))
+            assert set(told) <= {one.position for one in log}
+            assert await database.verify() == []
+
+    asyncio.run(main())
+
+
+def test_an_unknown_outcome_names_its_command_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+
+            def lost(self: object, connection: apsw.Connection) -> None:
+                connection.execute("COMMIT")
+                raise Unknown(cause="disk I/O error")
+
+            (append,) = appending().appends
+            write = WriteSet(appends=[append], key=CommandKey("", "k", b"h", 1))
+            with monkeypatch.context() as patch:
+                patch.setattr(Writer, "_commit", lost)
+                keyed, plain = await database.commit([write, appending()])
+            assert isinstance(keyed, Unknown)
+            assert isinstance(plain, Unknown)
+            assert (keyed.key, plain.key) == ("k", "")
+            assert "disk I/O error" in str(keyed)
+            assert await database.commit([write]) == [Committed(1, 1, repeated=True)]
+
+    asyncio.run(main())
+
+
+def test_a_value_that_no_row_can_hold_fells_its_set_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            answers = await database.commit([appending(), appending(stream="\udc80"), appending()])
+            assert [type(answer) for answer in answers] == [Committed, Failed, Committed]
+            assert isinstance(answers[1], Failed)
+            assert not answers[1].error.retryable
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["events", "sqlite_x", "headwater_x", "a b", 'a"b', "", "1a", "x" * 64])
+def test_a_read_model_cannot_take_a_name_that_is_not_free(tmp_path: Path, name: str) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            with pytest.raises(ConfigurationError):
+                await database.create_table(Table(name, [Column("a", "text")]))
+            with pytest.raises(ConfigurationError):
+                await database.create_table(Table("fine", [Column("a", "varchar")]))
+            await database.create_table(Table("order", [Column("group", "text"), Column("select", "json")]))
+            assert await database.find(Table("order", [Column("group", "text")]), {"group": "x"}, 1) == []
+
+    asyncio.run(main())
+
+
+def test_a_table_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            async with database.transaction() as transaction:
+                transaction.execute("CREATE TABLE theirs (a TEXT)")
+            table = Table("theirs", [Column("a", "text")])
+            with pytest.raises(ConfigurationError, match="no read model"):
+                await database.create_table(table)
+            await database.drop_table(table)
+            assert await database.query("SELECT * FROM theirs") == []
+
+    asyncio.run(main())
+
+
+def test_a_transaction_that_is_ended_by_its_own_sql_is_an_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            with pytest.raises(DatabaseError, match="ended itself"):
+                async with database.transaction() as transaction:
+                    transaction.execute("ROLLBACK")
+            async with database.transaction() as transaction:
+                with pytest.raises(DatabaseError, match="no such table"):
+                    transaction.execute("SELECT * FROM nowhere")
+                transaction.write([appending()])
+            assert await database.head() == 1
+
+    asyncio.run(main())
+
+
+def test_a_backup_is_a_whole_database(tmp_path: Path) -> None:
+    async def main() -> None:
+        copy = tmp_path / "copies" / "a.db"
+        copy.parent.mkdir()
+        async with opened(tmp_path) as database:
+            await database.commit([appending(), appending()])
+            await database.backup(copy)
+            with pytest.raises(ConfigurationError, match="exists"):
+                await database.backup(copy)
+            await database.commit([appending()])
+        async with opened(copy.parent) as other:
+            assert await other.head() == 2
+            assert await other.verify() == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("DELETE FROM events WHERE position = 2", "has 2 messages up to version 3"),
+        ("UPDATE events SET previous = 0 WHERE position = 3", "version 3 names 0"),
+        ("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'events'", "ends at position 3 and its counter at 1"),
+        ("UPDATE events SET position = 9 WHERE position = 1", "lies at position 2, before"),
+        ("INSERT INTO command_keys VALUES ('acme', 'k', x'', 9, 1, 1)", "command key k of tenant 'acme'"),
+    ],
+)
+def test_verify_says_what_is_wrong(tmp_path: Path, damage: str, words: str) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending(), appending(), appending()])
+            assert await database.verify() == []
+            async with database.transaction() as transaction:
+                transaction.execute(damage)
+            assert any(words in line for line in await database.verify())
+
+    asyncio.run(main())
+
+
+def test_status_and_statements_show_the_file(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending()])
+            status = await database.status()
+            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 1})
+            assert any(sql.startswith("CREATE TABLE events") for sql in await database.statements())
+
+    asyncio.run(main())

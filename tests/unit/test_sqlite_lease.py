@@ -1,0 +1,137 @@
+"""Leases between processes: the killed free them at once, the stopped after their time to live."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headwater.adapters.sqlite import SqliteDatabase
+from headwater.adapters.sqlite.lease import SqliteLease
+from headwater.clock import SystemClock
+from headwater.lease import Lease
+
+CHILD = """
+import asyncio, sys
+from headwater.adapters.sqlite import SqliteDatabase
+from headwater.clock import SystemClock
+
+async def main():
+    database = SqliteDatabase(sys.argv[1], SystemClock())
+    await database.open()
+    lease = await database.acquire("relay", "child", float(sys.argv[2]))
+    print(lease.epoch, flush=True)
+    while lease.held:
+        await asyncio.sleep(0.01)
+    print("lost", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = SqliteDatabase(path / "a.db", SystemClock())
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def holder(database: SqliteDatabase, ttl: float) -> AsyncIterator[subprocess.Popen[str]]:
+    """Another process that holds the lease."""
+    child = subprocess.Popen(  # noqa: ASYNC220 - it starts before anything waits
+        [sys.executable, "-c", CHILD, str(database.file.path), str(ttl)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "1\n"
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+async def soon(take: Callable[[], Awaitable[Lease | None]], within: float) -> tuple[Lease, float]:
+    """The lease, and how long it took."""
+    started = time.monotonic()
+    while time.monotonic() - started < within:
+        lease = await take()
+        if lease is not None:
+            return lease, time.monotonic() - started
+        await asyncio.sleep(0.005)
+    raise AssertionError("the lease was not to be had")
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database, holder(database, 60.0) as child:
+            assert await database.acquire("relay", "me", 60.0) is None
+            child.kill()
+            lease, took = await soon(lambda: database.acquire("relay", "me", 60.0), 5)
+            assert (lease.epoch, lease.held) == (2, True)
+            assert took < 2
+
+    asyncio.run(main())
+
+
+def test_a_stopped_process_loses_its_lease_after_its_time_to_live(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database, holder(database, 0.5) as child:
+            child.send_signal(signal.SIGSTOP)
+            lease, took = await soon(lambda: database.acquire("relay", "me", 0.5), 5)
+            assert 0.1 < took < 2
+            child.send_signal(signal.SIGCONT)
+            assert child.stdout is not None
+            assert child.stdout.readline() == "lost\n"
+            await asyncio.sleep(0.6)
+            assert (lease.epoch, lease.held) == (2, True)
+
+    asyncio.run(main())
+
+
+def test_a_lease_that_cannot_be_renewed_is_not_held_for_long(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            lease = await database.acquire("relay", "me", 0.1)
+            assert lease is not None
+            async with database.transaction():
+                await asyncio.sleep(0.3)
+                assert not lease.held
+            await asyncio.sleep(0.2)
+            assert lease.held
+
+    asyncio.run(main())
+
+
+def test_the_same_owner_may_take_its_lease_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            first = await database.acquire("relay", "me", 5.0)
+            second = await database.acquire("relay", "me", 5.0)
+            assert isinstance(first, SqliteLease)
+            assert isinstance(second, SqliteLease)
+            assert (second.epoch, second.held, first.held) == (first.epoch + 1, True, False)
+            await first.release()
+            assert second.held
+            assert await database.acquire("relay", "other", 5.0) is None
+
+    asyncio.run(main())
+
+
+def test_a_closed_database_leaves_no_lock_files(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            for number in range(3):
+                lease = await database.acquire(f"{number}/ü", "me", 5.0)
+                assert lease is not None
+        assert list((tmp_path / "a.db.leases").iterdir()) == []
+
+    asyncio.run(main())
