@@ -19,6 +19,7 @@ from headwater.inbox import Held, Reason, Release
 from headwater.lease import Fence
 from headwater.message import Recorded
 from headwater.outbox import topic_of
+from headwater.tail import Tail
 from headwater.telemetry import signal
 from headwater.wire import to_headers
 
@@ -30,12 +31,19 @@ LOCAL = 5000
 class Relay:
     """Publishes what leaves the service. `step` does one batch, if there is one."""
 
-    def __init__(
-        self, service: str, database: Database, channel: Channel, clock: Clock, fence: Callable[[], Fence | None]
+    def __init__(  # noqa: PLR0913 - wired once, by the app
+        self,
+        service: str,
+        database: Database,
+        log: Tail,
+        channel: Channel,
+        clock: Clock,
+        fence: Callable[[], Fence | None],
     ) -> None:
         self.name = f"{service}.relay"
         self.service = service
         self.database = database
+        self.log = log
         self.channel = channel
         self.clock = clock
         self.fence = fence
@@ -48,7 +56,7 @@ class Relay:
         if self._position is None:
             await self._begin()
         worked = await self._redrive() if self._parked else False
-        recorded = await self.database.read(self._position or 0, BATCH)
+        recorded = await self.log.read(self._position or 0, BATCH)
         if not recorded:
             return worked
         try:

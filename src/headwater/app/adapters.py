@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from headwater.channel import Channel
@@ -25,6 +24,8 @@ def open_channel(url: str, clock: Clock) -> Channel:
 
 
 def _load(group: str, what: str, url: str) -> Any:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes as long to import as all the rest
+
     scheme = scheme_of(url)
     found = next(iter(entry_points(group=group, name=scheme)), None)
     if found is None:

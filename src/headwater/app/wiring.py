@@ -23,6 +23,7 @@ from headwater.repair import Answering, Asking
 from headwater.retry import Retry
 from headwater.saga import SagaWorker
 from headwater.scheduler import Scheduler
+from headwater.tail import Tail
 
 FenceOf = Callable[[str], Callable[[], Fence | None]]
 
@@ -77,6 +78,7 @@ class Wiring:
         self.clock = clock
         self.options = options
         self.service = declared.service
+        self.log = Tail(database)
         self.outbox = Outbox(declared.schema, clock, declared.service)
         self.handling = Handling(database, declared.schema, self.outbox, clock, declared.deciders.values())
         self.inline = [one for one in declared.projections.values() if one.model.__inline__]
@@ -92,7 +94,7 @@ class Wiring:
     async def flows(self, member: str, fence_of: FenceOf) -> list[Wired]:
         """Join the channel and make all flows; `fence_of` gives the fence of a lease by name."""
         await self.database.register(self._register())
-        relay = Relay(self.service, self.database, self.channel, self.clock, fence_of("relay"))
+        relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"))
         wired = [
             Wired("relay", relay, "relay"),
             Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
@@ -118,7 +120,7 @@ class Wiring:
 
     def _log_feed(self, plan: Plan, fence_of: FenceOf) -> Wired:
         name = f"{plan.consumer.name}/log"
-        source = LogSource(self.database, self.service, plan.consumer.name)
+        source = LogSource(self.database, self.log, self.service, plan.consumer.name)
         feed = Feed(
             name, source, [plan.consumer], self.database, self.clock, fence=fence_of(name), size=self.options.batch
         )

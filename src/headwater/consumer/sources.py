@@ -12,6 +12,7 @@ from headwater.errors import SchemaError
 from headwater.message import Recorded
 from headwater.outbox import destination, sender
 from headwater.source import Batch, Malformed
+from headwater.tail import Tail
 from headwater.wire import from_headers
 
 
@@ -20,8 +21,9 @@ class LogSource:
 
     ours = True
 
-    def __init__(self, database: Database, service: str, name: str) -> None:
+    def __init__(self, database: Database, log: Tail, service: str, name: str) -> None:
         self.database = database
+        self.log = log
         self.service = service
         self.name = name
         self._settled: int | None = None
@@ -32,7 +34,7 @@ class LogSource:
         if self._settled is None:
             self._settled = self._fetched = await self.database.checkpoint(self.name)
         before = self._fetched
-        recorded = await self.database.read(before, limit)
+        recorded = await self.log.read(before, limit)
         if not recorded:
             return None
         self._fetched = recorded[-1].position
