@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
@@ -95,10 +96,8 @@ class Feed:
     async def _run(self, batch: Batch) -> None:
         if batch.malformed:
             await self._bury(batch.malformed)
-        if self._suspects or self._crashed:
-            for part in split(batch, self._suspects or set()):
-                await self._note(part)
-                await self._take(part, ())
+        if self._in_question(batch):
+            await self._run_carefully(batch, self._suspects or set())
         else:
             if self._noted is not batch:
                 await self._note(batch)
@@ -106,6 +105,21 @@ class Feed:
             await self._take(batch, places(self._next.messages) if self._next else ())
             self._noted = self._next
         await self.source.acknowledge(batch)
+
+    def _in_question(self, batch: Batch) -> bool:
+        """Whether a batch has messages that were in flight at a crash; after the first that has none, none will come."""
+        asked = (self._suspects or set()) | self._crashed
+        if asked.isdisjoint(places(batch.messages)) and batch.messages:
+            self._suspects, self._crashed = set(), set()
+            return False
+        return bool(asked)
+
+    async def _run_carefully(self, batch: Batch, suspects: set[Place]) -> None:
+        """Run what was in flight at a crash one at a time, each noted in the commit that settles the one before."""
+        parts = split(batch, suspects)
+        await self._note(parts[0])
+        for part, after in zip_longest(parts, parts[1:]):
+            await self._take(part, places(after.messages) if after else ())
 
     async def _note(self, batch: Batch) -> None:
         await self.database.commit([WriteSet(note=Note(self.name, places(batch.messages)))])
@@ -168,11 +182,11 @@ def split(batch: Batch, suspects: set[Place]) -> list[Batch]:
             groups.append([])
         groups[-1].append(message)
         alone = suspect
-    if batch.checkpoint is None:
-        return [Batch(group) for group in groups]
+    if batch.checkpoint is None or not groups:
+        return [Batch(group) for group in groups] or [batch]
     ends = [group[-1].position for group in groups[:-1]] + [batch.checkpoint.position]
     starts = [batch.checkpoint.expect, *ends]
     return [
         Batch(group, (), Checkpoint(batch.checkpoint.name, end, start))
-        for group, start, end in zip(groups or [[]], starts, ends, strict=False)
+        for group, start, end in zip(groups, starts, ends, strict=False)
     ]
