@@ -19,7 +19,8 @@ from headwater.database import Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, Unknown
 from headwater.message import JSON, Draft
 from headwater.store import ANY, Append, CommandKey, Committed
-from headwater.table import Column, Table
+from headwater.table import Column, Table, Upsert
+from headwater.timer import SagaState
 
 CLOCK = SystemClock()
 UUID = "0193a5b2-7c1d-7e3f-8a4b-5c6d7e8f9a0b"
@@ -175,6 +176,28 @@ def test_a_read_model_cannot_take_a_name_that_is_not_free(tmp_path: Path, name: 
                 await database.create_table(Table("fine", [Column("a", "varchar")]))
             await database.create_table(Table("order", [Column("group", "text"), Column("select", "json")]))
             assert await database.find(Table("order", [Column("group", "text")]), {"group": "x"}, 1) == []
+
+    asyncio.run(main())
+
+
+def test_a_saga_s_state_may_be_any_bytes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            state = SagaState("billing", "i-1", 0, b"\x00\xff")
+            assert [type(answer) for answer in await database.commit([WriteSet(sagas=[state])])] == [Committed]
+            assert (await database.sagas("billing", ["i-1"]))["i-1"].data == b"\x00\xff"
+
+    asyncio.run(main())
+
+
+def test_a_real_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            table = Table("rates", [Column("id", "text"), Column("rate", "real")])
+            await database.create_table(table)
+            bad, good = (WriteSet(upserts=[Upsert(table, [("a", rate)])]) for rate in (float("nan"), float("inf")))
+            assert [type(answer) for answer in await database.commit([bad, good])] == [Failed, Committed]
+            assert await database.find(table, {}, 10) == [("a", float("inf"))]
 
     asyncio.run(main())
 

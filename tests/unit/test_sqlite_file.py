@@ -57,7 +57,7 @@ def test_a_sqlite_with_the_wal_reset_bug_is_refused(file: File, monkeypatch: pyt
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="folder .*nowhere does not exist"):
+    with pytest.raises(ConfigurationError, match=r"folder .*nowhere does not exist"):
         migrate(File(tmp_path / "nowhere" / "a.db"), "test", [ONE], now=1)
 
 

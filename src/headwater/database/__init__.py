@@ -5,7 +5,7 @@ Flows build `WriteSet`s; `commit` decides which of them stand, writes those toge
 
 from headwater.database.contract import Capabilities, Database, InlineFold, Transaction
 from headwater.database.judge import Facts, Judgement, Needs, judge, needs
-from headwater.database.writes import Answer, Collision, Failed, WriteSet
+from headwater.database.writes import Answer, Collision, Failed, WriteSet, stands
 
 __all__ = [
     "Answer",
@@ -21,4 +21,5 @@ __all__ = [
     "WriteSet",
     "judge",
     "needs",
+    "stands",
 ]

@@ -58,8 +58,9 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
     for write in writes:
         for append in write.appends:
             found.streams.add(append.stream)
-        if write.key is not None:
-            found.keys.add((write.key.tenant, write.key.key))
+        for key in (write.key, write.after):
+            if key is not None:
+                found.keys.add((key.tenant, key.key))
         if write.fence is not None:
             found.leases.add(write.fence.lease)
         if write.marks:
@@ -110,6 +111,15 @@ def _log_broken(write: WriteSet, facts: Facts) -> str:
         at = facts.streams.get(append.stream, 0)
         if append.expect not in (ANY, at):
             return f"stream {append.stream} is at version {at}, expected {append.expect}"
+    return _unfounded(write, facts) if write.after is not None else ""
+
+
+def _unfounded(write: WriteSet, facts: Facts) -> str:
+    """A version alone does not tell: another's events may stand where those of the command before were expected."""
+    after = write.after
+    settled = facts.keys.get((after.tenant, after.key)) if after is not None else None
+    if settled is None or settled.version != write.appends[0].expect:
+        return f"the command before it, on which {write.appends[0].stream} was decided, does not stand"
     return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from headwater.checkpoint import Checkpoint
-from headwater.errors import HeadwaterError, KeyReused, Unknown
+from headwater.errors import Conflict, HeadwaterError, KeyReused, Unknown
 from headwater.inbox import Held, Mark, Note, Release, Step
 from headwater.lease import Fence
 from headwater.store import Append, CommandKey, Committed
@@ -20,11 +20,14 @@ class WriteSet(Struct, frozen=True):
 
     It falls when something it expects does not hold: a stream's version, a mark, a checkpoint, a saga's version, a held
     message or a timer to be removed, a lease's epoch. A command key that is known makes it a repetition.
+    `after` is the command whose events the first append was decided on: that command must stand, and the append must
+    expect the version that it left.
     `journal` is (consumer, stream, version) of each message whose effect is in this set.
     """
 
     appends: Sequence[Append] = ()
     key: CommandKey | None = None
+    after: CommandKey | None = None
     fence: Fence | None = None
     marks: Sequence[Mark] = ()
     checkpoints: Sequence[Checkpoint] = ()
@@ -52,3 +55,12 @@ class Failed(Struct, frozen=True):
 
 
 Answer = Committed | Collision | KeyReused | Failed | Unknown
+
+
+def stands(answer: Answer) -> Committed:
+    """The answer of a set that had to stand. Raises Conflict where it fell, Unknown, or what the database said."""
+    if isinstance(answer, Committed):
+        return answer
+    if isinstance(answer, Collision):
+        raise Conflict(answer.what)
+    raise answer.error if isinstance(answer, Failed) else answer

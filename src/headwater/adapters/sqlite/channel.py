@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,13 +56,11 @@ class SqliteChannel:
         if self._file is not None:
             return
         file = ChannelFile(self.path, self.clock)
-        wanted = self.options.partitions
-        self._partitions = await file.write(Prepare(wanted or PARTITIONS))
-        if wanted and wanted != self._partitions:
+        try:
+            self._partitions = await self._prepare(file)
+        except BaseException:
             await file.close()
-            raise ConfigurationError(
-                f"{file.path} has {self._partitions} partitions, for good: leave out partitions={wanted}"
-            )
+            raise
         self._file = file
         self._trim_at = self.clock.monotonic() + self._trim_pause
 
@@ -72,11 +70,10 @@ class SqliteChannel:
             return
         if self._trimming is not None:
             self._trimming.cancel()
-        try:
-            for member in list(self._members):
-                await member.close()
-        finally:
-            await file.close()
+        async with AsyncExitStack() as closing:  # all of them, whatever one may raise
+            closing.push_async_callback(file.close)
+            for member in self._members:
+                closing.push_async_callback(member.close)
 
     async def publish(
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0
@@ -113,6 +110,13 @@ class SqliteChannel:
         await file.ready()
         await file.flush()
         return [GroupLag(*row) for row in await file.count(LAG, (group,))]
+
+    async def _prepare(self, file: ChannelFile) -> int:
+        wanted = self.options.partitions
+        found = await file.write(Prepare(wanted or PARTITIONS))
+        if wanted and wanted != found:
+            raise ConfigurationError(f"{file.path} has {found} partitions, for good: leave out partitions={wanted}")
+        return found
 
     # --- publishing ---
 

@@ -1,4 +1,4 @@
-"""A member of a group that reads a channel file.
+"""A member of a group that reads a channel file. It waits in real time; what is delayed comes by the injected clock.
 
 Each (group, topic, partition) has a cursor, up to which all is acknowledged. A member reads the places of its partitions in
 order of position, those furthest behind first until they have caught up with the others.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -62,9 +63,12 @@ class SqliteSubscription:
 
     async def join(self) -> None:
         """Take a seat, and the partitions that are free."""
-        with self._file.translated():
-            self._seat.sit()
-        await self._share()
+        try:
+            await self._share()
+        except BaseException:
+            self.closed = True
+            self._forget_all()
+            raise
 
     async def fetch(self, limit: int) -> list[Delivery]:
         self._check()
@@ -79,14 +83,14 @@ class SqliteSubscription:
     async def wait(self, timeout: float) -> None:
         self._check()
         file, left = self._file, timeout
-        end = file.clock.monotonic() + timeout
+        end = monotonic() + timeout
         while left >= 0:
             await self._share()
             _, due = await file.ready()
             pause = left if due is None else min(left, max((due - file.clock.now()) / 1_000_000, 0.001))
             if await file.wait(partial(self._nothing_but, due), min(pause, SHARE)) and self._found:
                 return
-            left = end - file.clock.monotonic()
+            left = end - monotonic()
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         self._check()
@@ -181,7 +185,7 @@ class SqliteSubscription:
 
     async def _share(self) -> None:
         """Hand over what is another's share and not in hand, and take what is free of one's own."""
-        now = self._file.clock.monotonic()
+        now = monotonic()
         if now < self._share_at:
             return
         self._share_at = now + SHARE

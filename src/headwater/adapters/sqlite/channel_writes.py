@@ -1,7 +1,7 @@
 """What is written to a channel file: each request is applied in the writer's thread, within a transaction of many.
 
 Every step of a statement lets go of the interpreter's lock, and a busy thread keeps it for 5 ms: so rows are written many
-to a statement, never with `executemany`, which was a hundred times slower beside a thread that computes.
+to a statement. Beside a thread that computes, `executemany` took from 20 ms up to a second for 500 rows, this 10 to 30 ms.
 """
 
 from __future__ import annotations

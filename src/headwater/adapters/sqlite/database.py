@@ -28,6 +28,7 @@ from headwater.database import Answer, Capabilities, Failed, InlineFold, WriteSe
 from headwater.errors import DatabaseError, HeadwaterError, KeyReused, Unknown
 from headwater.lease import Lease
 from headwater.table import Table
+from headwater.telemetry import signal
 
 KEYS: Final = """
 SELECT tenant, key, time < ?3 FROM command_keys WHERE (tenant, key) > (?1, ?2) ORDER BY tenant, key LIMIT 2000
@@ -54,6 +55,7 @@ class SqliteDatabase(Reads):
         """Make the file if it is missing; `upgrade` the tables of one that an older Headwater made."""
         if self._parts is None:
             await asyncio.to_thread(self._open, upgrade)
+            signal("database.opened", path=str(self.file.path))
 
     async def close(self) -> None:
         if self._parts is None:

@@ -7,6 +7,7 @@ Leases go by the machine's clock, since their holders are processes.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 import time
@@ -19,7 +20,7 @@ from headwater.adapters.sqlite.faults import translated
 from headwater.adapters.sqlite.file import File, fetch
 from headwater.adapters.sqlite.lock import FileLock
 from headwater.adapters.sqlite.writer import Writer
-from headwater.errors import DatabaseError, Unknown
+from headwater.errors import DatabaseError, HeadwaterError, Unknown
 
 READ: Final = "SELECT owner, epoch, expires FROM leases WHERE name = ?"
 TAKE: Final = """
@@ -82,6 +83,7 @@ class LeaseHolder:
                 lock.close()
             raise
         self._keep(lease, lock)
+        self._path(name, lease.epoch - 1).unlink(missing_ok=True)
         return lease
 
     async def release(self, lease: SqliteLease) -> None:
@@ -101,6 +103,8 @@ class LeaseHolder:
             await self.release(lease)
         self._closed = True
         self._wake.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _take(
         self, connection: apsw.Connection, name: str, owner: str, ttl: float
@@ -115,7 +119,6 @@ class LeaseHolder:
             lock.close()
             return None
         connection.execute(TAKE, (name, owner, epoch + 1, _now() + round(ttl * 1_000_000)))
-        self._path(name, epoch).unlink(missing_ok=True)
         return SqliteLease(self, name, owner, epoch + 1, ttl), lock
 
     def _ours(self, name: str, owner: str, epoch: int) -> bool:
@@ -161,24 +164,21 @@ class LeaseHolder:
     # --- in the thread of renewals ---
 
     def _renew_all(self) -> None:
-        connection: apsw.Connection | None = None
-        lock = self._file.lock()
+        means: tuple[FileLock, apsw.Connection] | None = None
         while not self._closed:
             with self._guard:
                 leases = [lease for lease, _ in self._held.values()]
-            self._wake.wait(min((lease.ttl for lease in leases), default=60.0) / 3)
-            if self._wake.is_set():  # others came or went: begin anew
-                self._wake.clear()
+            if self._wake.wait(min((lease.ttl for lease in leases), default=60.0) / 3):
+                self._wake.clear()  # others came or went: begin anew
                 continue
             try:
-                connection = connection or self._file.connect()
-                with lock, translated(self._file.path):
-                    self._renew(connection, leases)
-            except DatabaseError:  # a lease that is not renewed ends by itself
+                means = means or (self._file.lock(), self._file.connect())
+                with means[0], translated(self._file.path):
+                    self._renew(means[1], leases)
+            except HeadwaterError:  # a lease that is not renewed ends by itself
                 continue
-        if connection is not None:
-            connection.close()
-        lock.close()
+        for one in means or ():
+            one.close()
 
     def _renew(self, connection: apsw.Connection, leases: list[SqliteLease]) -> None:
         began, expires = time.monotonic(), _now()

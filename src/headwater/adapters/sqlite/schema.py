@@ -130,7 +130,7 @@ CREATE TABLE sagas (
     saga TEXT NOT NULL,
     key TEXT NOT NULL,
     version INTEGER NOT NULL,
-    data TEXT NOT NULL,          -- JSON
+    data ANY NOT NULL,           -- JSON
     ended INTEGER NOT NULL,
     PRIMARY KEY (saga, key)
 ) STRICT, WITHOUT ROWID;

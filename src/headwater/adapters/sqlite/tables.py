@@ -64,11 +64,15 @@ class Layout:
         some = ", ".join(f"t.{column}" for column in names)
         self.select_many = f'SELECT {some} FROM json_each(?) j CROSS JOIN "{name}" t ON {each}'
         self.bulk = all(kind in IN_JSON for _, kind in columns[:keys])
+        self._real = tuple(place for place, (_, kind) in enumerate(columns) if kind == "real")
         self._json = tuple(place for place, (_, kind) in enumerate(columns) if kind == "json")
         self._boolean = tuple(place for place, (_, kind) in enumerate(columns) if kind == "boolean")
 
     def pack(self, row: Sequence[Any]) -> Sequence[Any]:
         """A row as it is bound."""
+        for place in self._real:
+            if row[place] != row[place]:
+                raise SchemaError(f"{self.name}.{self.columns[place][0]} is not a number: SQLite would keep NULL")
         if not self._json:
             return row
         values = list(row)
@@ -96,7 +100,9 @@ class Layout:
         if unknown := where.keys() - kinds.keys():
             raise ConfigurationError(f"table {self.name} has no column {min(unknown)!r}")
         condition = " AND ".join(f'"{name}" IS ?' for name in where) or "1"
-        values = [as_json(value) if kinds[name] == "json" else value for name, value in where.items()]
+        values = [
+            as_json(value) if kinds[name] == "json" and value is not None else value for name, value in where.items()
+        ]
         return f'SELECT {self.all} FROM "{self.name}" WHERE {condition} ORDER BY {self.key} LIMIT ?', values
 
 

@@ -13,6 +13,7 @@ from headwater.adapters.sqlite.many import insert
 from headwater.adapters.sqlite.tables import fold_rows, write_rows
 from headwater.database import Answer, InlineFold, Judgement, WriteSet, judge, needs
 from headwater.inbox import Held
+from headwater.message import JSON
 from headwater.timer import Timer
 
 HELD_COLUMNS: Final = """held (consumer, key, reason, due, attempts, crashes, cause, fingerprint, history, since, headers, raw,
@@ -64,7 +65,7 @@ def _write_places(connection: apsw.Connection, standing: Sequence[WriteSet]) -> 
     checkpoints = {one.name: one.position for write in standing for one in write.checkpoints}
     insert(connection, "checkpoints", list(checkpoints.items()), MOVED)
     sagas = {(one.saga, one.key): one for write in standing for one in write.sagas}
-    states = [(*key, one.expect + 1, one.data.decode(), one.ended) for key, one in sagas.items()]
+    states = [(*key, one.expect + 1, rows.as_stored(one.data, JSON), one.ended) for key, one in sagas.items()]
     insert(connection, "sagas", states, EVOLVED)
 
 
