@@ -1,8 +1,8 @@
 """Handling: command -> decide -> append. Transaction 1.
 
 Aggregates stay warm in a cache that is checked by version on append. Decisions on one stream may follow one another
-before the first is on disk: each expects the version that the one before will leave, so that they share a commit, and all
-that came after a failed one are decided again.
+before the first is on disk: each expects the version that the one before will leave, and that that one stands, so that
+they share a commit, and all that came after a failed one are decided again.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from msgspec import Struct
 
 from headwater.clock import Clock
-from headwater.database import Collision, Database, Failed, WriteSet
+from headwater.database import Answer, Collision, Database, Failed, WriteSet
 from headwater.decider import Decider, as_messages, fold
 from headwater.errors import Conflict, DeclarationError, KeyReused, Rejected, Unknown
 from headwater.message import Draft, Metadata, Recorded, encode_metadata, stream_of
@@ -29,12 +29,13 @@ WARM = 20_000
 
 
 class Warm(Struct):
-    """A cached aggregate: its state after `version`; `pending` is the commit that its last events wait for."""
+    """A cached aggregate: its state after `version`. `pending` is the commit of `key` that its last events wait for."""
 
     version: int
     state: Any
     decider: Decider
-    pending: Awaitable[Any] | None = None
+    pending: asyncio.Future[Any] | None = None
+    key: CommandKey | None = None
 
 
 class Proposal(Struct, frozen=True):
@@ -75,6 +76,8 @@ class Handling:
         key = getattr(command, decider.key)
         if key is None or key == "":
             raise Rejected(f"{type(command).__name__}.{decider.key} is empty: it names the stream")
+        if "/" in tenant or ":" in tenant:
+            raise Rejected(f"the tenant {tenant!r} cannot name streams: it must be without / and :")
         return stream_of(decider.category, str(key), tenant)
 
     def decider(self, command: type) -> Decider:
@@ -102,62 +105,77 @@ class Handling:
             warm = self._warm.get(stream)
             if warm is None:
                 continue
+            version, pending = warm.version, warm.pending
             try:
                 proposal = self.propose(stream, command, meta)
-            except Rejected as refusal:
-                refused = await self._refuse(refusal, stream, warm, command_key)
-                if refused is not None:
-                    return refused
-                continue
+            except Exception as error:
+                repeated = await self._repeated(command_key)
+                if repeated is not None:
+                    return repeated
+                if not await self._on_disk(stream, version, pending, warm):
+                    continue
+                if isinstance(error, Rejected):
+                    return error
+                raise
             answer = await self._commit(proposal, warm, command_key)
             if answer is not None:
                 return answer
             await self.clock.sleep(self.clock.random() * 0.001 * tried)
         raise Conflict(f"{stream} changed {ATTEMPTS} times while the command was being decided; try again later")
 
-    async def _refuse(self, refusal: Rejected, stream: str, warm: Warm, key: CommandKey) -> Committed | Rejected | None:
-        """A refusal stands only on what is on disk, and not against a key that was committed before."""
+    async def _repeated(self, key: CommandKey) -> Committed | None:
+        """The answer to a command key that was committed before."""
         settled = await self.database.settled(key.tenant, key.key)
-        if settled is not None:
-            if settled.hash != key.hash:
-                raise KeyReused(f"the command key {key.key!r} was used before for a different command; use a new key")
-            return Committed(settled.position, settled.version, repeated=True)
-        if warm.pending is None:
-            return refusal if await self._current(stream, warm) else None
-        await asyncio.wait([asyncio.ensure_future(warm.pending)])
-        return None
+        if settled is None:
+            return None
+        if settled.hash != key.hash:
+            raise KeyReused(f"the command key {key.key!r} was used before for a different command; use a new key")
+        return Committed(settled.position, settled.version, repeated=True)
 
-    async def _current(self, stream: str, warm: Warm) -> bool:
-        """Whether the cached aggregate is still the newest; forgets it if not."""
-        stored = await self.database.read_stream(stream, max(warm.version - 1, 0), 2)
-        if [one.version for one in stored] == ([warm.version] if warm.version else []):
-            return True
-        self.forget(stream)
-        return False
+    async def _on_disk(self, stream: str, version: int, pending: asyncio.Future[Any] | None, warm: Warm) -> bool:
+        """Whether a decision on a version that may still wait for its commit rests on what is, and is the newest."""
+        if pending is not None:
+            await asyncio.wait([pending])
+            failed = pending.cancelled() or pending.exception() is not None
+            newest = not failed and is_new(pending.result()[0])
+        else:
+            stored = await self.database.read_stream(stream, max(version - 1, 0), 2)
+            newest = [one.version for one in stored] == ([version] if version else [])
+        if not newest:
+            self._drop(stream, warm)
+        return newest
 
     async def _commit(self, proposal: Proposal, warm: Warm, key: CommandKey) -> Committed | Unknown | None:
         """Commit a proposal; None where it must be decided again."""
-        pending = asyncio.ensure_future(
-            self.database.commit(
-                [WriteSet(appends=[Append(proposal.stream, proposal.expect, proposal.drafts)], key=key)]
-            )
+        write = WriteSet(
+            appends=[Append(proposal.stream, proposal.expect, proposal.drafts)],
+            key=key,
+            after=warm.key if warm.pending is not None else None,
         )
-        warm.pending = pending
+        pending = asyncio.ensure_future(self.database.commit([write]))
+        warm.pending, warm.key = pending, key
         try:
             [answer] = await asyncio.shield(pending)
         except BaseException:
-            self.forget(proposal.stream)
+            self._drop(proposal.stream, warm)
             raise
         if warm.pending is pending:
             warm.pending = None
-        if isinstance(answer, Committed) and not answer.repeated:
-            return answer
-        self.forget(proposal.stream)
-        if isinstance(answer, Committed | Unknown):
+        if is_new(answer):
+            return cast(Committed, answer)
+        self._drop(proposal.stream, warm)
+        if isinstance(answer, Unknown):
+            return Unknown(key.key, str(answer.__cause__ or ""))
+        if isinstance(answer, Committed):
             return answer
         if isinstance(answer, Collision):
             return None
         raise answer.error if isinstance(answer, Failed) else answer
+
+    def _drop(self, stream: str, warm: Warm) -> None:
+        """Forget a cached aggregate, unless it was read anew meanwhile."""
+        if self._warm.get(stream) is warm:
+            self.forget(stream)
 
     async def load(self, targets: Sequence[tuple[str, Any]]) -> None:
         """Make the aggregates of (stream, command) warm, reading all that are cold at once."""
@@ -184,6 +202,11 @@ class Handling:
             warm.state = fold(warm.decider.evolve, warm.state, (payload,))
         warm.version = recorded.version
 
+    def version(self, stream: str) -> int | None:
+        """The version that a warm aggregate is at; None if it is not warm."""
+        warm = self._warm.get(stream)
+        return warm.version if warm is not None else None
+
     def propose(self, stream: str, command: Any, meta: bytes) -> Proposal:
         """Decide on a warm aggregate and move it on, as if it were committed; `forget` the stream if it is not.
 
@@ -193,7 +216,7 @@ class Handling:
         self._warm.move_to_end(stream)
         decider = warm.decider
         events = as_messages(decider.decide[type(command)](warm.state, command))
-        drafts = [self.outbox.draft(event, meta, "event") for event in events]
+        drafts = [self._draft(event, meta, decider) for event in events]
         expect = warm.version
         try:
             warm.state = fold(decider.evolve, warm.state, events)
@@ -203,6 +226,19 @@ class Handling:
         warm.version += len(drafts)
         return Proposal(stream, expect, drafts)
 
+    def _draft(self, event: Any, meta: bytes, decider: Decider) -> Draft:
+        found = self.schema.of(type(event))
+        if found.kind != "event" or found.service != self.outbox.service:
+            raise DeclarationError(
+                f"{decider.category} decided {found.name}, a {found.kind} of {found.service}; it decides its own events"
+            )
+        return self.outbox.draft_as(found, event, meta, "event")
+
     def forget(self, stream: str) -> None:
         """Drop a cached aggregate: it is read again when it is needed."""
         self._warm.pop(stream, None)
+
+
+def is_new(answer: Answer) -> bool:
+    """Whether a set was written now; one whose command key was known has written nothing."""
+    return isinstance(answer, Committed) and not answer.repeated

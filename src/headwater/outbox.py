@@ -5,6 +5,7 @@ The stream says where a message goes, so each stream feeds one topic and `previo
 - `orders.Order/17`                  events of an aggregate             topic `orders.Order`
 - `orders.receipt/17`                events of the handler `receipt`    topic `orders.receipt`
 - `orders.receipt>mail/17`           commands of a handler or saga      topic `mail.commands`
+- `orders.receipt>orders/17`         its commands to itself, timers     none: they stay in the service
 - `payments.commands>orders/17`      replies to refused commands        topic `orders.replies`
 """
 
@@ -99,6 +100,10 @@ class Outbox:
                 f"{consumer} returned {found.name}, an event of {found.service}; only its own service states its facts"
             )
         return stream_of(consumer, key, tenant)
+
+    def timer_stream(self, consumer: str, key: str, tenant: str = "") -> str:
+        """The stream of what a consumer tells itself later: not that of its events, which is published without gaps."""
+        return stream_of(f"{consumer}>{self.service}", key, tenant)
 
 
 class Appends:

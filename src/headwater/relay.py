@@ -7,6 +7,7 @@ letter on this side and holds its key; everything else flows on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from headwater.channel import Channel, Publication
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
-from headwater.database import Database, WriteSet
+from headwater.database import Database, WriteSet, stands
 from headwater.inbox import Held, Reason, Release
 from headwater.lease import Fence
 from headwater.message import Recorded
@@ -25,13 +26,14 @@ from headwater.wire import to_headers
 
 BATCH = 1000
 HELD_AT_ONCE = 100
+EVERY = 1 << 31
 LOCAL = 5000
 
 
 class Relay:
     """Publishes what leaves the service. `step` does one batch, if there is one."""
 
-    def __init__(  # noqa: PLR0913 - wired once, by the app
+    def __init__(
         self,
         service: str,
         database: Database,
@@ -49,13 +51,17 @@ class Relay:
         self.fence = fence
         self._position: int | None = None
         self._stored = 0
-        self._parked: set[str] = set()
+        self._holding = False
+
+    async def begin(self) -> None:
+        """Another member may have published since: look again at where it stands."""
+        self._position = None
 
     async def step(self) -> bool:
         """Publish the next messages of the log; whether there were any."""
         if self._position is None:
-            await self._begin()
-        worked = await self._redrive() if self._parked else False
+            await self._find_place()
+        worked = await self._redrive() if self._holding else False
         recorded = await self.log.read(self._position or 0, BATCH)
         if not recorded:
             return worked
@@ -70,24 +76,38 @@ class Relay:
         """Until the log grows."""
         await self.database.changed(self._position or 0, timeout)
 
-    async def _begin(self) -> None:
+    async def _find_place(self) -> None:
         kept = await self.channel.producer_position(self.service)
-        self._position = self._stored = await self.database.checkpoint(self.name) if kept is None else kept
-        held = await self.database.held_list(self.name, list(Reason), HELD_AT_ONCE * 100)
-        self._parked = {row.key for row in held}
+        stored = await self.database.checkpoint(self.name) if kept is None else kept
+        self._holding = await self._holds_any()
+        self._position = self._stored = stored
+
+    async def _holds_any(self) -> bool:
+        held, _ = await self.database.held_count(self.name)
+        return held > 0
+
+    async def _parked(self, recorded: Sequence[Recorded]) -> dict[str, int]:
+        """The keys of these messages that are held, each with the last version that is."""
+        if not self._holding:
+            return {}
+        keys = await self.database.held_keys(self.name, list({one.key for one in recorded}))
+        rows = [await self.database.held_of(self.name, key, EVERY) for key in keys]
+        return {held[-1].key: held[-1].message.version for held in rows if held}
 
     async def _relay(self, recorded: Sequence[Recorded]) -> None:
         leaving: list[Recorded] = []
         holds: list[Held] = []
         publications: list[Publication] = []
+        parked = await self._parked(recorded)
         for one in recorded:
             topic = topic_of(one, self.service)
-            if topic is None:
+            if topic is None or one.version <= parked.get(one.key, 0):
                 continue
-            if one.key in self._parked:
+            if one.key in parked:
                 holds.append(self._held(one, Reason.BEHIND, ""))
             elif len(one.data) > self.channel.capabilities.max_bytes:
                 holds.append(self._held(one, Reason.DEAD, f"{len(one.data):,} bytes is more than the channel takes"))
+                parked[one.key] = one.version
             else:
                 leaving.append(one)
                 publications.append(self.publication(one, topic))
@@ -110,39 +130,46 @@ class Relay:
         if refused:
             await self._hold([self._held(leaving[index], Reason.DEAD, why) for index, why in refused.items()])
         if not self.channel.capabilities.producer_position:
-            await self.database.commit(
-                [WriteSet(fence=fence, checkpoints=[Checkpoint(self.name, position, self._stored)])]
-            )
+            await self._commit(WriteSet(fence=fence, checkpoints=[Checkpoint(self.name, position, self._stored)]))
         self._stored = position
 
     def _held(self, recorded: Recorded, reason: Reason, cause: str) -> Held:
-        self._parked.add(recorded.key)
         now = self.clock.now()
         return Held(
             self.name, recorded.key, recorded, reason, due=now, cause=cause, since=now, attempts=1 if cause else 0
         )
 
     async def _hold(self, rows: Sequence[Held]) -> None:
-        await self.database.commit([WriteSet(fence=self.fence(), holds=rows)])
+        self._holding = True
+        await self._commit(WriteSet(fence=self.fence(), holds=rows))
         for row in rows:
             if row.reason is Reason.DEAD:
-                signal("relay.refused", stream=row.key, version=row.message.version, cause=row.cause)
+                version, cause = row.message.version, row.cause
+                signal("relay.refused", logging.ERROR, stream=row.key, version=version, cause=cause)
+
+    async def _commit(self, write: WriteSet) -> None:
+        [answer] = await self.database.commit([write])
+        stands(answer)
 
     async def _redrive(self) -> bool:
         """Publish held messages that an operator has set free, in order of their key."""
         heads = await self.database.held_due(self.name, self.clock.now(), HELD_AT_ONCE)
         for head in heads:
-            rows = await self.database.held_of(self.name, head.key, HELD_AT_ONCE)
-            for row in rows:
-                topic = topic_of(row.message, self.service) or ""
-                refused = await self.channel.publish([self.publication(row.message, topic)])
-                if refused:
-                    await self._hold(
-                        [msgspec.structs.replace(row, reason=Reason.DEAD, cause=refused[0], attempts=row.attempts + 1)]
-                    )
+            for row in await self.database.held_of(self.name, head.key, HELD_AT_ONCE):
+                if row.reason is Reason.DEAD or not await self._publish_held(row):
                     break
-                await self.database.commit([WriteSet(releases=[Release(self.name, row.key, row.message.version)])])
         if heads:
-            held = await self.database.held_list(self.name, list(Reason), HELD_AT_ONCE * 100)
-            self._parked = {row.key for row in held}
+            self._holding = await self._holds_any()
         return bool(heads)
+
+    async def _publish_held(self, row: Held) -> bool:
+        topic = topic_of(row.message, self.service) or ""
+        refused = await self.channel.publish([self.publication(row.message, topic)])
+        if refused:
+            await self._hold(
+                [msgspec.structs.replace(row, reason=Reason.DEAD, cause=refused[0], attempts=row.attempts + 1)]
+            )
+            return False
+        release = Release(self.name, row.message.stream, row.message.version)
+        await self._commit(WriteSet(fence=self.fence(), releases=[release]))
+        return True

@@ -22,6 +22,7 @@ from headwater.schema import check_strict
 from headwater.wire import CONTENT_TYPE
 
 GRACE = 5.0
+PAUSE = 1.0
 ASK_AT_ONCE = 1000
 AGAIN_AT_ONCE = 1000
 
@@ -46,9 +47,27 @@ class Asking:
         self.channel = channel
         self.clock = clock
         self._asked: dict[str, int] = {}
+        self._looked = -PAUSE
+
+    async def begin(self) -> None:
+        """What another member has asked for may be asked for again."""
+        self._asked = {}
+
+    async def wait(self, timeout: float) -> None:
+        """Until it is worth to look again."""
+        await self.clock.sleep(timeout)
 
     async def step(self) -> bool:
-        """Ask for each gap that is older than the grace time and was not asked for within it; whether any was."""
+        """Ask for each gap that is older than the grace time and was not asked for within it; whether any was.
+
+        It looks once a second.
+        """
+        if self.clock.monotonic() - self._looked < PAUSE:
+            return False
+        self._looked = self.clock.monotonic()
+        return await self._ask()
+
+    async def _ask(self) -> bool:
         now = self.clock.now()
         grace = int(GRACE * 1_000_000)
         requests: dict[str, int] = {}
@@ -98,6 +117,9 @@ class Answering:
         self.channel = channel
         self.relay = relay
         self.subscription = subscription
+
+    async def begin(self) -> None:
+        """Nothing is assumed."""
 
     async def step(self) -> bool:
         """Answer the next requests; whether there were any."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from headwater.clock import Clock
-from headwater.database import Database, WriteSet
+from headwater.database import Collision, Database, WriteSet, stands
 from headwater.lease import Fence
 from headwater.store import ANY, Append
 from headwater.timer import Cancel, Timer
@@ -22,12 +24,18 @@ class Scheduler:
         self.clock = clock
         self.fence = fence
 
+    async def begin(self) -> None:
+        """Nothing is assumed."""
+
     async def step(self) -> bool:
         """Move what is due; whether anything was. A timer that was cancelled or moved meanwhile stays as it is."""
         due = await self.database.timers_due(self.clock.now(), BATCH)
         if not due:
             return False
-        await self.database.commit([self._fire(timer) for timer in due])
+        answers = await self.database.commit([self._fire(timer) for timer in due])
+        for answer in answers:
+            if not isinstance(answer, Collision):
+                stands(answer)
         return True
 
     async def wait(self, timeout: float) -> None:
@@ -38,7 +46,7 @@ class Scheduler:
 
     def _fire(self, timer: Timer) -> WriteSet:
         return WriteSet(
-            appends=[Append(timer.stream, ANY, [timer.draft])],
+            appends=[Append(timer.stream, ANY, [msgspec.structs.replace(timer.draft, time=self.clock.now())])],
             fence=self.fence(),
             cancels=[Cancel(timer.owner, timer.key, timer.name, must=True, due=timer.due)],
         )

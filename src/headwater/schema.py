@@ -134,6 +134,13 @@ class Schema:
         """Whether a stored name (or an older name with an upcaster) is known."""
         return name in self._by_name or any(name == old for old, _ in self._upcasts)
 
+    def names(self, payload: type) -> frozenset[str]:
+        """The stored name of a class, and the older names that upcasters lead to it."""
+        names = {self.of(payload).name}
+        while older := {old for (old, _), (to, _) in self._upcasts.items() if to in names} - names:
+            names |= older
+        return frozenset(names)
+
     def types(self) -> list[MessageType]:
         """All types, by name."""
         return [self._by_name[name] for name in sorted(self._by_name)]

@@ -55,7 +55,8 @@ class Tables(Protocol):
     async def swap_table(self, built: Table, live: Table, reader: str, built_reader: str, expect: int) -> bool:
         """Put `built` in the place of `live`, and the checkpoint of `built_reader` in that of `reader`, in one transaction.
 
-        Only if both readers stand at `expect`; the old table is dropped.
+        Only if both readers stand at `expect`; no `reader` (empty) means a table that is folded inline, which stands where
+        the log ends. The old table is dropped.
         """
         ...
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +16,8 @@ from headwater.clock import Clock, SystemClock
 from headwater.config import settings
 from headwater.database import Database
 from headwater.decider import Aggregate, fold
-from headwater.errors import ConfigurationError, NotFound, Rejected, Stale, Unknown
+from headwater.errors import ConfigurationError, DeclarationError, NotFound, Rejected, Stale, Unknown
+from headwater.inbox import Reason
 from headwater.message import Declared, Metadata, Recorded, stream_of
 from headwater.projection import Projection, ReadModel
 from headwater.retry import Retry
@@ -30,6 +29,7 @@ Model = TypeVar("Model", bound=ReadModel)
 State = TypeVar("State", bound=Aggregate)
 
 PAGE = 1000
+HELD = 100_000
 
 
 class App:
@@ -70,6 +70,7 @@ class App:
 
     def add(self, *declared: Any) -> None:
         """Take on aggregates, deciders, read models, sagas and message classes. Raises DeclarationError."""
+        self._check_not_wired()
         for one in declared:
             self.declared.add(one)
 
@@ -94,6 +95,7 @@ class App:
         """
 
         def declare(function: Function) -> Function:
+            self._check_not_wired()
             self.declared.on(function, messages, name, retry)
             return function
 
@@ -108,36 +110,49 @@ class App:
 
         return declare
 
+    def _check_not_wired(self) -> None:
+        if self._wiring is not None:
+            raise DeclarationError(f"the app {self.name!r} is running: declare everything before it starts")
+
     # --- run ---
 
     async def connect(self, database: Database | None = None, channel: Channel | None = None) -> Wiring:
         """Open the store and wire the app to it; `database` and `channel` stand in for the URLs."""
         if self._wiring is None:
             found = settings(self.name, store=self._store_url, channel=self._channel_url)
-            store = database or open_database(found.store, self.clock)
             carrier = channel or open_channel(found.channel, self.clock)
-            if database is None:
-                await store.open()
-            self._wiring = await wire(self.declared, store, carrier, self.clock, self.options)
+            store = database or open_database(found.store, self.clock)
+            try:
+                if database is None:
+                    await store.open()
+                self._wiring = await wire(self.declared, store, carrier, self.clock, self.options)
+            except BaseException:
+                await store.close()
+                raise
         return self._wiring
 
     async def start(self, member: str = "") -> None:
-        """Run everything: handlers, read models, sagas, timers and the relay. `member` names this process of the service."""
+        """Run everything: handlers, read models, sagas, timers and the relay.
+
+        `member` names this process among those of the service, the same at every start; without, it takes a free name.
+        """
+        if self._runner is not None:
+            raise ConfigurationError(f"the app {self.name!r} is running already")
         wiring = await self.connect()
         await wiring.channel.open()
-        self._runner = Runner(wiring, member or f"{socket.gethostname()}-{os.getpid()}")
+        self._runner = Runner(wiring, member)
         await self._runner.start()
 
     async def stop(self) -> None:
         """Stop running and let go of the store and the channel."""
         runner, wiring = self._runner, self._wiring
         self._runner = self._wiring = None
-        if runner is not None:
-            await runner.stop()
-        if wiring is not None:
-            if runner is not None:
-                await wiring.channel.close()
-            await wiring.database.close()
+        async with AsyncExitStack() as left:
+            if wiring is not None:
+                left.push_async_callback(wiring.database.close)
+                if runner is not None:
+                    left.push_async_callback(wiring.channel.close)
+                    left.push_async_callback(runner.stop)
 
     async def __aenter__(self) -> App:
         try:
@@ -199,6 +214,8 @@ class App:
         Raises Stale if it has not within `timeout` seconds.
         """
         projection = self._projection(model)
+        if len(key) != len(projection.keys):
+            raise ConfigurationError(f"{model.__name__} is found by ({', '.join(projection.keys)}), not by {key}")
         if after is not None:
             await self._passed(projection, after.position, timeout)
         rows = await self.wiring.database.rows(projection.table, [key])
@@ -222,7 +239,7 @@ class App:
             )
         if after is not None:
             await self._passed(projection, after.position, timeout)
-        rows = await self.wiring.database.find(projection.table, where, limit)
+        rows = await self.wiring.database.find(projection.table, projection.to_columns(where), limit)
         return [projection.to_model(row) for row in rows]  # type: ignore[misc]
 
     async def load(
@@ -271,3 +288,12 @@ class App:
                 raise Stale(f"{name} is at position {at}, and {position} was asked for; is the service running?")
             await self.clock.sleep(pause)
             pause = min(0.05, pause * 1.5)
+        if await self._holds(name, position):
+            raise Stale(f"{name} holds the message at position {position}: it failed; see `headwater dead-letters`")
+
+    async def _holds(self, name: str, position: int) -> bool:
+        database = self.wiring.database
+        if (await database.held_count(name))[0] == 0:
+            return False
+        held = await database.held_list(name, list(Reason), HELD)
+        return any(row.message.position == position for row in held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from headwater.consumer.handlers import Handler, bind
 from headwater.decider import Aggregate, Decider, decider_of
 from headwater.errors import DeclarationError
-from headwater.message import Declared, Kind, Refused
+from headwater.message import Command, Declared, Event, Kind, Refused
 from headwater.projection import Projection, ReadModel, projection_of
 from headwater.retry import Retry
 from headwater.saga import Saga
@@ -19,6 +20,8 @@ from headwater.saga.declare import Reactions, reactions_of
 from headwater.schema import Schema
 
 SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+TAKEN = frozenset({"channel", "commands", "control", "relay", "replies"})
 
 
 class NamedHandler(Struct, frozen=True):
@@ -46,6 +49,11 @@ class Declarations:
         self.sagas: dict[str, Reactions] = {}
         self.handlers: dict[str, NamedHandler] = {}
 
+    @property
+    def sends(self) -> bool:
+        """Whether anything in the app may send commands to the service itself."""
+        return bool(self.sagas or self.handlers)
+
     def add(self, declared: Any) -> None:
         """Add a class of messages, an aggregate, a decider, a read model or a saga."""
         if isinstance(declared, Decider):
@@ -58,8 +66,9 @@ class Declarations:
             self._add_projection(projection_of(declared))
         elif issubclass(declared, Saga):
             reactions = reactions_of(declared)
-            self._learn({*reactions.react, *reactions.evolve})
-            self._name(self.sagas, declared.__named__, reactions)
+            self._learn_events(declared, {*reactions.react, *reactions.evolve})
+            self._learn_returned(reactions.react.values())
+            self._name(self.sagas, declared.__named__, reactions, "name=")
         else:
             self.schema.add(declared)
 
@@ -72,13 +81,10 @@ class Declarations:
     def on(self, function: Callable[..., Any], messages: Sequence[type], name: str, retry: Retry | None) -> None:
         """Add a handler function."""
         handler = bind(function, messages)
-        self._learn(handler.messages)
-        for message in handler.messages:
-            if self.schema.of(message).kind == "command":
-                raise DeclarationError(
-                    f"{function.__qualname__}: {message.__name__} is a command; an aggregate or Decider decides commands"
-                )
-        self._name(self.handlers, name or function.__name__, NamedHandler(name or function.__name__, handler, retry))
+        self._learn_events(function, handler.messages)
+        self._learn_returned([function])
+        short = name or str(getattr(function, "__name__", ""))
+        self._name(self.handlers, short, NamedHandler(short, handler, retry), "name=")
 
     def _add_decider(self, decider: Decider) -> Decider:
         category = (
@@ -90,33 +96,82 @@ class Declarations:
         self._learn([*full.decide, *full.evolve])
         for event in full.evolve:
             found = self.schema.of(event)
-            if found.service == self.service and found.category and f"{found.service}.{found.category}" != category:
+            if found.kind != "event" or found.service != self.service:
+                raise DeclarationError(
+                    f"{event.__name__} is a {found.kind} of {found.service}; {category} folds only its own events"
+                )
+            if found.category and f"{found.service}.{found.category}" != category:
                 raise DeclarationError(
                     f"{event.__name__} says category={found.category!r}, but {category} writes it; they must agree"
                 )
         for command in full.decide:
-            if self.schema.of(command).service != self.service:
+            found = self.schema.of(command)
+            if found.kind != "command" or found.service != self.service:
                 raise DeclarationError(
-                    f"{command.__name__} belongs to the service {self.schema.of(command).service!r}, not {self.service!r}"
+                    f"{command.__name__} is a {found.kind} of {found.service}; {category} decides only its own commands"
                 )
-        self._name(self.deciders, category, full)
+        self._learn_returned(full.decide.values())
+        self._name(self.deciders, category, full, "category=")
         return full
 
     def _add_projection(self, projection: Projection) -> None:
-        self._learn(projection.evolve)
+        self._learn_events(projection.model, projection.evolve)
         if projection.model.__inline__ and any(
             self.schema.of(event).service != self.service for event in projection.evolve
         ):
             raise DeclarationError(
                 f"{projection.model.__name__} is inline, but an event of another service is never in this service's commit"
             )
-        self._name(self.projections, projection.table.name, projection)
+        self._name(self.projections, projection.table.name, projection, "table=")
+
+    def check(self) -> None:
+        """Refuse what could only fail later: a command of this service that nothing decides."""
+        decided = {command for decider in self.deciders.values() for command in decider.decide}
+        for found in self.schema.types():
+            if found.kind == "command" and found.service == self.service and found.payload not in decided:
+                raise DeclarationError(
+                    f"nothing decides {found.payload.__name__}: give an aggregate a @decide method for it and add it, "
+                    f"or say whose it is: class {found.payload.__name__}(Command, service=…)"
+                )
 
     def _learn(self, messages: Iterable[type]) -> None:
         for message in sorted(messages, key=lambda one: one.__qualname__):
             self.schema.add(message)
 
-    def _name(self, kind: dict[str, Any], name: str, value: Any) -> None:
-        if name in {*self.deciders, *self.projections, *self.sagas, *self.handlers, "commands", "relay", "channel"}:
-            raise DeclarationError(f"the name {name!r} is taken in {self.service}; give this one another `name=`")
+    def _learn_events(self, taker: Any, messages: Iterable[type]) -> None:
+        self._learn(messages)
+        for message in messages:
+            if self.schema.of(message).kind != "event":
+                raise DeclarationError(
+                    f"{taker.__qualname__}: {message.__name__} is a command; an aggregate or Decider decides commands"
+                )
+
+    def _learn_returned(self, functions: Iterable[Callable[..., Any]]) -> None:
+        for function in functions:
+            self._learn(returned_types(function))
+
+    def _name(self, kind: dict[str, Any], name: str, value: Any, keyword: str) -> None:
+        short = name.removeprefix(f"{self.service}.")
+        if not NAME.match(short):
+            raise DeclarationError(
+                f"{short!r} cannot name a part of {self.service}; use letters, digits, _ - and . (`{keyword}`)"
+            )
+        named = {one.removeprefix(f"{self.service}.") for one in self.deciders}
+        if short in {*named, *self.projections, *self.sagas, *self.handlers, *TAKEN}:
+            raise DeclarationError(f"the name {short!r} is taken in {self.service}; give this one another: `{keyword}`")
         kind[name] = value
+
+
+def returned_types(function: Callable[..., Any]) -> set[type]:
+    """The message classes that a function says it returns."""
+    try:
+        hints = [typing.get_type_hints(function).get("return")]
+    except (NameError, TypeError):
+        return set()
+    found: set[type] = set()
+    while hints:
+        hint = hints.pop()
+        if isinstance(hint, type) and isinstance(getattr(hint, "__declared__", None), Declared):
+            found.add(hint)
+        hints += typing.get_args(hint)
+    return found - {Event, Command}

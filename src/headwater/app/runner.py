@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 
 from headwater.app.wiring import Wired, Wiring
 from headwater.clock import Clock
 from headwater.database import Database
-from headwater.errors import HeadwaterError
+from headwater.errors import Conflict, HeadwaterError
 from headwater.lease import Fence, Lease
 from headwater.telemetry import signal
 
@@ -20,19 +21,26 @@ GRACE = 10.0
 
 
 class Runner:
-    """Runs all flows of one wired app as one member of its service."""
+    """Runs all flows of one wired app as one member of its service.
 
-    def __init__(self, wiring: Wiring, member: str) -> None:
+    Without a name for the member it takes the first seat that is free: a process that comes after one that died finds what
+    that one had in hand under the same name.
+    """
+
+    def __init__(self, wiring: Wiring, member: str = "") -> None:
         self.wiring = wiring
         self.member = member
         self.clock: Clock = wiring.clock
         self.database: Database = wiring.database
         self._leases: dict[str, Lease] = {}
+        self._taking = asyncio.Lock()
+        self._begun: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Join the channel and start every flow."""
+        self.member = self.member or await self._take_seat()
         flows = await self.wiring.flows(self.member, self._fence_of)
         self._tasks = [asyncio.create_task(self._tend(wired), name=wired.name) for wired in flows]
         signal("app.started", service=self.wiring.service, member=self.member)
@@ -45,15 +53,28 @@ class Runner:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.wiring.leave()
-        for lease in self._leases.values():
-            await lease.release()
+        try:
+            await self.wiring.leave()
+        finally:
+            for lease in self._leases.values():
+                await lease.release()
         signal("app.stopped", service=self.wiring.service, member=self.member)
+
+    async def _take_seat(self) -> str:
+        owner = self.clock.new_id()
+        for number in itertools.count(1):
+            lease = await self.database.acquire(f"member-{number}", owner)
+            if lease is not None:
+                self._leases[lease.name] = lease
+                return lease.name
+        raise AssertionError("there is always another number")
 
     def _fence_of(self, name: str) -> Callable[[], Fence | None]:
         def fence() -> Fence | None:
             lease = self._leases.get(name)
-            return Fence(lease.name, lease.epoch) if lease is not None else None
+            if lease is None or not lease.held:
+                raise Conflict(f"this member no longer holds the lease {name}")
+            return Fence(lease.name, lease.epoch)
 
         return fence
 
@@ -74,18 +95,27 @@ class Runner:
                 await self._pause(min(BACKOFF, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self.clock.random() / 2))
 
     async def _may_run(self, wired: Wired) -> bool:
-        """Whether this member holds the flow's lease, or needs none."""
+        """Whether this member holds the flow's lease, or needs none; a flow begins anew with each lease."""
         if not wired.lease:
             return True
-        lease = self._leases.get(wired.lease)
-        if lease is not None and lease.held:
-            return True
-        self._leases.pop(wired.lease, None)
-        taken = await self.database.acquire(wired.lease, self.member)
-        if taken is None:
+        lease = await self._lease(wired.lease)
+        if lease is None:
             return False
-        self._leases[wired.lease] = taken
+        if self._begun.get(wired.name) != lease.epoch:
+            await wired.flow.begin()
+            self._begun[wired.name] = lease.epoch
         return True
+
+    async def _lease(self, name: str) -> Lease | None:
+        """The lease, taken if nobody holds it; flows may share one."""
+        async with self._taking:
+            lease = self._leases.get(name)
+            if lease is not None and lease.held:
+                return lease
+            taken = await self.database.acquire(name, self.member)
+            if taken is not None:
+                self._leases[name] = taken
+            return taken
 
     async def _pause(self, seconds: float) -> None:
         waiting = asyncio.ensure_future(self._stopping.wait())

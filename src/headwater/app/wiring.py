@@ -11,7 +11,17 @@ from headwater.app.declared import Declarations
 from headwater.channel import Channel, Start, Subscription
 from headwater.checkpoint import Consuming
 from headwater.clock import Clock
-from headwater.consumer import ChannelSource, CommandWorker, Consumer, Feed, HandlerWorker, LogSource, Options, Worker
+from headwater.consumer import (
+    ChannelSource,
+    CommandWorker,
+    Consumer,
+    Feed,
+    HandlerWorker,
+    LogSource,
+    Options,
+    Retrying,
+    Worker,
+)
 from headwater.database import Database
 from headwater.errors import DeclarationError
 from headwater.handling import Handling
@@ -30,6 +40,10 @@ FenceOf = Callable[[str], Callable[[], Fence | None]]
 
 class Flow(Protocol):
     """One hop as a loop: `step` does what there is to do, `wait` waits until there may be more."""
+
+    async def begin(self) -> None:
+        """Its lease was taken: another member may have run it since, so forget what was assumed."""
+        ...
 
     async def step(self) -> bool:
         """Do one piece of work; whether there was any."""
@@ -80,10 +94,15 @@ class Wiring:
         self.service = declared.service
         self.log = Tail(database)
         self.outbox = Outbox(declared.schema, clock, declared.service)
-        self.handling = Handling(database, declared.schema, self.outbox, clock, declared.deciders.values())
+        self.handling = self._handling()
         self.inline = [one for one in declared.projections.values() if one.model.__inline__]
         self.plans = [self._plan(worker, name, retry) for name, worker, retry in self._workers()]
         self.subscriptions: list[Subscription] = []
+
+    def _handling(self) -> Handling:
+        """Commands from callers and from messages are decided apart: neither rests on what the other has not committed."""
+        declared = self.declared
+        return Handling(self.database, declared.schema, self.outbox, self.clock, declared.deciders.values())
 
     async def prepare(self) -> None:
         """Make the tables of read models and fold the inline ones from now on."""
@@ -100,13 +119,15 @@ class Wiring:
             Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
         ]
         for plan in self.plans:
+            name = plan.consumer.name
             if plan.logged:
-                wired.append(self._log_feed(plan, fence_of))
+                wired.append(self._log_feed(plan, fence_of(name)))
+            wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
             asking = Asking(self.service, [plan.consumer.name for plan in fed], self.database, self.channel, self.clock)
-            wired.append(Wired("asking", _Every(asking, self.clock, 1.0), "asking"))
+            wired.append(Wired("asking", asking, "asking"))
         control = await self.channel.subscribe(f"{self.service}.control", [f"{self.service}.control"], member, "now")
         self.subscriptions.append(control)
         wired.append(Wired("answering", Answering(self.service, self.database, self.channel, relay, control), ""))
@@ -118,28 +139,26 @@ class Wiring:
             await subscription.close()
         self.subscriptions = []
 
-    def _log_feed(self, plan: Plan, fence_of: FenceOf) -> Wired:
-        name = f"{plan.consumer.name}/log"
-        source = LogSource(self.database, self.log, self.service, plan.consumer.name)
-        feed = Feed(
-            name, source, [plan.consumer], self.database, self.clock, fence=fence_of(name), size=self.options.batch
-        )
-        return Wired(name, feed, name)
+    def _log_feed(self, plan: Plan, fence: Callable[[], Fence | None]) -> Wired:
+        consumer, size = plan.consumer, self.options.batch
+        source = LogSource(self.database, self.log, self.service, consumer.name)
+        feed = Feed(f"{consumer.name}/log", source, [consumer], self.database, self.clock, fence=fence, size=size)
+        return Wired(feed.name, feed, consumer.name)
 
     async def _channel_feed(self, plans: Sequence[Plan], member: str) -> Wired:
         topics = sorted({topic for plan in plans for topic in plan.topics})
         subscription = await self.channel.subscribe(self.service, topics, member, self.options.start)
         self.subscriptions.append(subscription)
-        name = f"{self.service}.channel"
-        source = ChannelSource(subscription, name)
-        feed = Feed(name, source, [plan.consumer for plan in plans], self.database, self.clock, size=self.options.batch)
-        return Wired(name, feed, "")
+        source = ChannelSource(subscription, f"{self.service}.channel")
+        consumers, size = [plan.consumer for plan in plans], self.options.batch
+        feed = Feed(f"{source.name}/{member}", source, consumers, self.database, self.clock, size=size)
+        return Wired(source.name, feed, "")
 
     def _workers(self) -> list[tuple[str, Worker, Retry | None]]:
         found: list[tuple[str, Worker, Retry | None]] = []
-        if self.declared.deciders:
+        if self.declared.deciders or self.declared.sends:
             name = f"{self.service}.commands"
-            found.append((name, CommandWorker(name, self.service, self.handling), None))
+            found.append((name, CommandWorker(name, self.service, self._handling()), None))
         for short, reactions in self.declared.sagas.items():
             name = f"{self.service}.{short}"
             found.append((name, SagaWorker(name, reactions, self.outbox, self.database), None))
@@ -149,9 +168,7 @@ class Wiring:
                 raise DeclarationError(
                     f"{short} asks for Transaction, and this store has no SQL; use sqlite:///… or postgresql://…"
                 )
-            found.append(
-                (name, HandlerWorker(name, named.handler, self.outbox, self.database, self.clock), named.retry)
-            )
+            found.append((name, HandlerWorker(name, named.handler, self.outbox, self.database), named.retry))
         for short, projection in self.declared.projections.items():
             if not projection.model.__inline__:
                 name = f"{self.service}.{short}"
@@ -171,11 +188,13 @@ class Wiring:
     def _sources(self, worker: Worker) -> tuple[frozenset[str], bool]:
         """The topics that feed a worker, and whether our own log does."""
         if isinstance(worker, CommandWorker):
-            return frozenset({f"{self.service}.commands"}), bool(self.declared.sagas or self.declared.handlers)
+            return frozenset({f"{self.service}.commands"}), self.declared.sends
         topics: set[str] = set()
         logged = False
-        for name in worker.types:
-            found = self.declared.schema.named(name)
+        for found in self.declared.schema.types():
+            name = found.name
+            if name not in worker.types:
+                continue
             if name == "headwater.Refused":
                 topics.add(f"{self.service}.replies")
                 logged = True
@@ -200,26 +219,11 @@ class Wiring:
         return known
 
 
-class _Every:
-    """Gives a step without a wait of its own a pause between steps."""
-
-    def __init__(self, flow: Asking, clock: Clock, pause: float) -> None:
-        self.flow = flow
-        self.clock = clock
-        self.pause = pause
-
-    async def step(self) -> bool:
-        await self.flow.step()
-        return False
-
-    async def wait(self, timeout: float) -> None:
-        await self.clock.sleep(self.pause)
-
-
 async def wire(
     declared: Declarations, database: Database, channel: Channel, clock: Clock, options: WiringOptions
 ) -> Wiring:
     """Wire an app to an open database and channel."""
+    declared.check()
     wiring = Wiring(declared, database, channel, clock, options)
     await wiring.prepare()
     return wiring

@@ -10,6 +10,7 @@ from headwater.consumer.consumer import Consumer, Limits, Options
 from headwater.consumer.feed import Feed
 from headwater.consumer.handlers import Handler, HandlerWorker
 from headwater.consumer.once import Once
+from headwater.consumer.retrying import Retrying
 from headwater.consumer.sources import ChannelSource, LogSource
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Once",
     "Options",
     "Outcome",
+    "Retrying",
     "Worker",
     "run_purely",
 ]

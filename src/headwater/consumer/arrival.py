@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from headwater.checkpoint import Checkpoint
 from headwater.database import Transaction
-from headwater.inbox import Step
+from headwater.errors import HeadwaterError
 from headwater.message import Message, Metadata, Recorded
 from headwater.schema import Schema
 from headwater.store import Append
@@ -57,7 +58,7 @@ class Outcome(Struct):
     cancels: Sequence[Cancel] = ()
     sagas: Sequence[SagaState] = ()
     upserts: Sequence[Upsert] = ()
-    steps: Sequence[Step] = ()
+    checkpoints: Sequence[Checkpoint] = ()
     failures: dict[int, Exception] = field(default_factory=dict)
     behind: set[int] = field(default_factory=set)
 
@@ -82,6 +83,12 @@ class Worker(Protocol):
         ...
 
 
+class Waiting(HeadwaterError):
+    """It is not a message's turn yet: it is held and tried again for as long as it takes, and no attempt is counted."""
+
+    retryable = True
+
+
 class Faulty(Exception):
     """Running the arrival at `index` failed."""
 
@@ -91,17 +98,17 @@ class Faulty(Exception):
         self.error = error
 
 
-def run_purely(arrivals: Sequence[Arrival], fold: Callable[[Sequence[int]], Outcome]) -> Outcome:
+async def run_purely(arrivals: Sequence[Arrival], fold: Callable[[Sequence[int]], Awaitable[Outcome]]) -> Outcome:
     """Fold arrivals with a function that has no effects of its own, again without each key that fails.
 
-    `fold` takes the indexes to run and raises `Faulty` at the first failure.
+    `fold` takes the indexes to run, reads the states that they touch, and raises `Faulty` at the first failure.
     """
     failures: dict[int, Exception] = {}
     behind: set[int] = set()
     todo = list(range(len(arrivals)))
     while True:
         try:
-            outcome = fold(todo)
+            outcome = await fold(todo)
         except Faulty as fault:
             failures[fault.index] = fault.error
             key = arrivals[fault.index].message.key

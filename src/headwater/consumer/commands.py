@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headwater.consumer.arrival import Arrival, Outcome
+import msgspec
+
+from headwater.consumer.arrival import Arrival, Outcome, Waiting
 from headwater.database import Transaction
 from headwater.errors import Rejected
 from headwater.handling import Handling
@@ -33,49 +35,53 @@ class CommandWorker:
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
         """Decide the commands in order, on aggregates that are read all at once."""
         outcome = Outcome()
-        commands = [self._read(index, arrival, outcome) for index, arrival in enumerate(arrivals)]
-        targets = [target for target in commands if target is not None]
+        commands = [self._read(arrival) for arrival in arrivals]
+        targets = [one for one in commands if not isinstance(one, Exception)]
         self._touched = [stream for stream, _ in targets]
         await self.handling.load(targets)
         appends = Appends()
-        failed = {arrivals[index].message.key for index in outcome.failures}
-        for index, (arrival, target) in enumerate(zip(arrivals, commands, strict=True)):
+        failed: set[str] = set()
+        for index, (arrival, command) in enumerate(zip(arrivals, commands, strict=True)):
             if arrival.message.key in failed:
-                if index not in outcome.failures:
-                    outcome.behind.add(index)
-            elif target is not None:
-                self._decide(index, arrival, target, appends, outcome)
-                if index in outcome.failures:
-                    failed.add(arrival.message.key)
+                outcome.behind.add(index)
+                continue
+            try:
+                self._decide(arrival, command, appends)
+            except Exception as error:  # noqa: BLE001 - kept with the message as its cause
+                outcome.failures[index] = error
+                failed.add(arrival.message.key)
         outcome.appends = appends.all()
         return outcome
 
-    def _read(self, index: int, arrival: Arrival, outcome: Outcome) -> tuple[str, Any] | None:
+    def _read(self, arrival: Arrival) -> tuple[str, Any] | Exception:
         try:
             command = arrival.payload(self.handling.schema)
             return self.handling.stream(command, arrival.metadata.tenant), command
-        except Exception as error:  # noqa: BLE001 - kept with the message as its cause
-            outcome.failures[index] = error
-            return None
+        except Exception as error:  # noqa: BLE001 - raised again when it is this command's turn
+            return error
 
-    def _decide(
-        self, index: int, arrival: Arrival, target: tuple[str, Any], appends: Appends, outcome: Outcome
-    ) -> None:
+    def _decide(self, arrival: Arrival, command: tuple[str, Any] | Exception, appends: Appends) -> None:
+        """Decide one command. A refusal too stands only while its stream is as it was decided on."""
         meta = caused_by(arrival.message, arrival.metadata)
         try:
-            proposal = self.handling.propose(*target, meta)
+            if isinstance(command, Exception):
+                raise command
+            stream = command[0]
+            version = self.handling.version(stream)
+            if version is None:
+                raise Waiting(f"{stream} must be read again, since a command before this one broke it")
+            appends.expect(stream, version)
+            proposal = self.handling.propose(*command, meta)
         except Rejected as refusal:
             self._refuse(arrival, refusal, meta, appends)
-        except Exception as error:  # noqa: BLE001 - kept with the message as its cause
-            outcome.failures[index] = error
         else:
-            appends.expect(proposal.stream, proposal.expect)
             for draft in proposal.drafts:
                 appends.add(proposal.stream, draft)
 
     def _refuse(self, arrival: Arrival, refusal: Rejected, meta: bytes, appends: Appends) -> None:
         message = arrival.message
-        reply = Refused(message.type, message.id, refusal.reason, message.stream, refusal.details)
+        details = msgspec.json.decode(msgspec.json.encode(refusal.details, enc_hook=str))
+        reply = Refused(message.type, message.id, refusal.reason, message.stream, details)
         stream = stream_of(
             f"{self.name}>{service_of(message.stream)}", stream_key(message.stream), arrival.metadata.tenant
         )

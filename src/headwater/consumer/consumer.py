@@ -1,20 +1,20 @@
-"""One consumer: its marks, its held messages, its retries and its breaker around a worker."""
+"""One consumer: its marks, its breaker and its custody around a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
 from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome, Worker
-from headwater.consumer.custody import Sorted, lane_of, sort_delivered, sort_logged
+from headwater.consumer.custody import Sorted, sort_delivered, sort_logged
 from headwater.consumer.failing import Failing
-from headwater.database import Answer, Collision, Database, Failed, WriteSet
-from headwater.errors import Conflict, DatabaseError, HeadwaterError
-from headwater.inbox import Held, Mark, Note, Reason, Release
+from headwater.database import Answer, Collision, Database, Failed, WriteSet, stands
+from headwater.errors import Conflict, HeadwaterError, Unknown
+from headwater.inbox import Held, Mark, Note, Reason
 from headwater.lease import Fence
 from headwater.message import Recorded
 from headwater.retry import Retry
@@ -25,7 +25,9 @@ from headwater.telemetry import signal
 COLLISIONS = 50
 RECOUNT = 1.0
 
+Place = tuple[str, int]
 Settle = Callable[[Outcome], WriteSet]
+FenceNow = Callable[[], Fence | None]
 
 
 class Limits(Struct, frozen=True):
@@ -46,6 +48,12 @@ class Options(Struct, frozen=True):
     topics: frozenset[str] = frozenset()
 
 
+class Fallen(HeadwaterError):
+    """A batch fell as a whole, and nobody knows by which message: they are run one at a time."""
+
+    retryable = True
+
+
 class Consumer:
     """Takes messages into custody, runs its worker on those whose turn it is, and settles both in one write set."""
 
@@ -56,15 +64,12 @@ class Consumer:
         self.clock = clock
         self.options = options
         self.failing = Failing(name, clock, options.retry, options.limits.crashes)
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._counted = -RECOUNT
         self._full = False
-        self._suspects: set[tuple[str, int]] | None = None
 
-    async def blocked(self) -> bool:
-        """Whether nothing should be fetched for it: its breaker is open, or it holds as much as it may."""
-        if self.failing.breaker.resting():
-            return True
+    async def full(self) -> bool:
+        """Whether it holds as much as it may."""
         if self.clock.monotonic() - self._counted >= RECOUNT:
             count, size = await self.database.held_count(self.name)
             self._full = count >= self.options.limits.held_messages or size >= self.options.limits.held_bytes
@@ -76,55 +81,57 @@ class Consumer:
         batch: Batch,
         arrivals: Sequence[Arrival],
         note: Note | None,
-        fence: Fence | None,
-        crashed: Sequence[Recorded] = (),
+        fence: FenceNow,
+        crashed: Collection[Place] = (),
     ) -> None:
         """Run and settle a batch; again from the start for as long as what was expected has moved meanwhile.
 
-        `crashed` are messages that are held, not run: the process ended while they were running alone.
+        `crashed` are places of messages that are held, not run: the process ended while they were running alone. Raises
+        Conflict where another process has taken the batch, Fallen where the batch must be taken one message at a time.
         """
-        async with self._turn:
+        async with self.turn:
             for tried in range(COLLISIONS):
                 if await self._take(batch, arrivals, note, fence, crashed):
                     return
+                await self._check_place(batch)
                 await self.clock.sleep(self.clock.random() * 0.002 * tried)
         raise Conflict(f"{self.name}: the batch collided {COLLISIONS} times with other writers")
+
+    async def _check_place(self, batch: Batch) -> None:
+        place = batch.checkpoint
+        if place is not None and await self.database.checkpoint(place.name) != place.expect:
+            raise Conflict(f"{self.name}: another process has taken the batch")
 
     async def _take(
         self,
         batch: Batch,
         arrivals: Sequence[Arrival],
         note: Note | None,
-        fence: Fence | None,
-        crashed: Sequence[Recorded],
+        fence: FenceNow,
+        crashed: Collection[Place],
     ) -> bool:
+        held_by = fence()
         found, marks = await self._sort(batch, [arrival.message for arrival in arrivals])
-        holds = found.holds
-        if crashed:
-            holds += [self._charge(one) for one in found.fresh if one in crashed and self.worker.wants(one)]
-            found.fresh = [one for one in found.fresh if one not in crashed]
         fresh = set(map(id, found.fresh))
-        mine = [one for one in arrivals if id(one.message) in fresh and self.worker.wants(one.message)]
-        if self.failing.breaker.resting():
-            holds += [self.failing.postponed(one.message) for one in mine]
-            mine = []
+        wanted = [one for one in arrivals if id(one.message) in fresh and self.worker.wants(one.message)]
+        mine, kept = self._allowed(wanted, crashed)
 
         def settle(outcome: Outcome) -> WriteSet:
             return WriteSet(
                 appends=outcome.appends,
-                fence=fence,
+                fence=held_by,
                 marks=[Mark(self.name, stream, to, marks.get(stream, 0)) for stream, to in found.marks.items()],
-                checkpoints=(batch.checkpoint,) if batch.checkpoint else (),
-                holds=[*holds, *self.failing.holds(mine, outcome)],
+                checkpoints=[*((batch.checkpoint,) if batch.checkpoint else ()), *outcome.checkpoints],
+                holds=[*found.holds, *kept, *self.failing.holds(mine, outcome)],
                 timers=outcome.timers,
                 cancels=outcome.cancels,
                 sagas=outcome.sagas,
                 upserts=outcome.upserts,
                 note=note,
-                journal=self._journal(mine, outcome),
+                journal=self.journal(mine, outcome),
             )
 
-        return await self._run(mine, settle)
+        return await self.run(mine, settle)
 
     async def _sort(self, batch: Batch, messages: Sequence[Recorded]) -> tuple[Sorted, dict[str, int]]:
         keys = list({message.key for message in messages})
@@ -139,11 +146,30 @@ class Consumer:
                 signal("consumer.gap", logging.WARNING, consumer=self.name, stream=row.key, version=row.message.version)
         return found, marks
 
-    def _charge(self, message: Recorded) -> Held:
-        now = self.clock.now()
-        return self.failing.crashed(Held(self.name, message.key, message, Reason.RETRY, due=now, since=now))
+    def _allowed(self, wanted: Sequence[Arrival], crashed: Collection[Place]) -> tuple[Sequence[Arrival], list[Held]]:
+        """What may run now, and the rest as it is held: what took the process with it, what is behind that, an outage."""
+        failing = self.failing
+        most = failing.allowed()
+        if len(wanted) <= most and not crashed:
+            return wanted, []
+        run: list[Arrival] = []
+        holds: list[Held] = []
+        struck: set[str] = set()
+        for one in wanted:
+            message = one.message
+            if message.key in struck:
+                holds.append(failing.row(message, Reason.BEHIND))
+            elif (message.stream, message.version) in crashed:
+                holds.append(failing.crashed(failing.row(message, Reason.RETRY)))
+                struck.add(message.key)
+            elif len(run) < most:
+                run.append(one)
+            else:
+                holds.append(failing.row(message, Reason.RETRY))
+        return run, holds
 
-    def _journal(self, arrivals: Sequence[Arrival], outcome: Outcome) -> Sequence[tuple[str, str, int]]:
+    def journal(self, arrivals: Sequence[Arrival], outcome: Outcome) -> Sequence[tuple[str, str, int]]:
+        """The lines of the journal for the messages whose effect is in an outcome, where the consumer keeps one."""
         if not self.options.journal:
             return ()
         undone = outcome.failures.keys() | outcome.behind
@@ -153,19 +179,37 @@ class Consumer:
             if index not in undone
         ]
 
-    async def _run(self, arrivals: Sequence[Arrival], settle: Settle) -> bool:
-        """Run the worker and commit what it gives; False if the write set collided."""
-        if self.worker.transactional and arrivals:
-            return await self._run_inside(arrivals, settle)
-        outcome = await self.worker.run(arrivals, None) if arrivals else Outcome()
+    async def run(self, arrivals: Sequence[Arrival], settle: Settle) -> bool:
+        """Run the worker and commit what it gives; False if the write set collided.
+
+        A message that falls alone has failed; where several fall together, raises Fallen.
+        """
+        outcome = Outcome()
         try:
+            outcome, answer = await self._run(arrivals, settle)
+            if isinstance(answer, Failed):
+                raise answer.error
+        except Exception as error:
+            self.worker.undo()
+            if not arrivals or isinstance(error, Unknown):
+                raise
+            if len(arrivals) > 1:
+                raise Fallen(f"{self.name}: {len(arrivals)} messages fell together: {error}") from error
+            outcome = Outcome(failures={0: error})
             [answer] = await self.database.commit([settle(outcome)])
         except BaseException:
             self.worker.undo()
             raise
         return self._answered(answer, arrivals, outcome)
 
-    async def _run_inside(self, arrivals: Sequence[Arrival], settle: Settle) -> bool:
+    async def _run(self, arrivals: Sequence[Arrival], settle: Settle) -> tuple[Outcome, Answer]:
+        if self.worker.transactional and arrivals:
+            return await self._run_inside(arrivals, settle)
+        outcome = await self.worker.run(arrivals, None) if arrivals else Outcome()
+        [answer] = await self.database.commit([settle(outcome)])
+        return outcome, answer
+
+    async def _run_inside(self, arrivals: Sequence[Arrival], settle: Settle) -> tuple[Outcome, Answer]:
         outcome = Outcome()
         try:
             async with self.database.transaction() as transaction:
@@ -175,93 +219,17 @@ class Consumer:
                     raise _Undone(answer)
         except _Undone as undone:
             answer = undone.answer
-        return self._answered(answer, arrivals, outcome)
+        return outcome, answer
 
     def _answered(self, answer: Answer, arrivals: Sequence[Arrival], outcome: Outcome) -> bool:
-        if isinstance(answer, Committed):
-            self.failing.settled(arrivals, outcome)
-            if outcome.failures:
-                self._counted = -RECOUNT
-            return True
-        self.worker.undo()
         if isinstance(answer, Collision):
+            self.worker.undo()
             return False
-        if isinstance(answer, Failed):
-            raise answer.error
-        raise DatabaseError(f"{self.name}: a batch was not settled: {answer}")
-
-    async def retry_held(self, limit: int) -> bool:
-        """Run held messages whose turn it is, key by key; whether there were any."""
-        await self._recall()
-        if self.failing.breaker.resting():
-            return False
-        most = 1 if self.failing.breaker.probing else limit
-        heads = await self.database.held_due(self.name, self.clock.now(), most)
-        for head in heads:
-            async with self._turn:
-                await self._run_lane(await self.database.held_of(self.name, head.key, most))
-            if self.failing.breaker.resting():
-                break
-        return bool(heads)
-
-    @property
-    def _feed(self) -> str:
-        return f"{self.name}/held"
-
-    async def _recall(self) -> None:
-        """Find out what was running from the held table when the process ended; charge a message that ran alone."""
-        if self._suspects is not None:
-            return
-        noted = await self.database.noted(self._feed)
-        self._suspects = set(noted)
-        if len(noted) != 1:
-            return
-        [(stream, version)] = noted
-        rows = [row for row in await self.database.held_of(self.name, stream, 1000) if row.message.version == version]
-        await self.database.commit(
-            [WriteSet(holds=[self.failing.crashed(row) for row in rows], note=Note(self._feed, ()))]
-        )
-
-    async def _run_lane(self, rows: Sequence[Held]) -> None:
-        marks = await self.database.marks(self.name, [row.message.stream for row in rows])
-        reached = dict(marks)
-        lane = lane_of(rows, reached)
-        if self._suspects and any((row.message.stream, row.message.version) in self._suspects for row in lane):
-            reached = dict(marks)
-            lane = lane_of(rows[:1], reached)
-        if not lane:
-            return
-        arrivals = {id(row.message): Arrival(row.message, strict=True, attempt=row.attempts + 1) for row in lane}
-        mine = [arrivals[id(row.message)] for row in lane if self.worker.wants(row.message)]
-        await self.database.commit(
-            [WriteSet(note=Note(self._feed, [(one.message.stream, one.message.version) for one in mine]))]
-        )
-
-        def settle(outcome: Outcome) -> WriteSet:
-            failed = {id(mine[index].message): error for index, error in outcome.failures.items()}
-            behind = {id(mine[index].message) for index in outcome.behind}
-            return WriteSet(
-                appends=outcome.appends,
-                marks=[
-                    Mark(self.name, stream, to, marks.get(stream, 0))
-                    for stream, to in reached.items()
-                    if to != marks.get(stream, 0)
-                ],
-                holds=[self.failing.failed(row, failed[id(row.message)]) for row in lane if id(row.message) in failed],
-                releases=[
-                    Release(self.name, row.message.stream, row.message.version)
-                    for row in lane
-                    if id(row.message) not in failed and id(row.message) not in behind
-                ],
-                timers=outcome.timers,
-                cancels=outcome.cancels,
-                sagas=outcome.sagas,
-                upserts=outcome.upserts,
-                note=Note(self._feed, ()),
-                journal=self._journal(mine, outcome),
-            )
-
-        await self._run(mine, settle)
+        stands(answer)
+        self.failing.settled(arrivals, outcome)
+        if outcome.failures:
+            self._counted = -RECOUNT
+        return True
 
 
 class _Undone(HeadwaterError):

@@ -8,28 +8,24 @@ alone when the process ended is charged for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival
-from headwater.consumer.consumer import Consumer
-from headwater.database import Database, WriteSet
+from headwater.consumer.consumer import Consumer, Fallen, FenceNow, Place
+from headwater.database import Database, WriteSet, stands
 from headwater.inbox import Held, Note, Reason
-from headwater.lease import Fence
 from headwater.message import Recorded
 from headwater.outbox import topic_of
 from headwater.source import Batch, Malformed, Source
 
 BATCH = 500
-HELD_AT_ONCE = 100
-
-Place = tuple[str, int]
 
 
 class Feed:
-    """Feeds consumers from one source. `step` does one batch, if there is one."""
+    """Feeds consumers from one source. `step` does one batch, if there is one; `name` is that of its note."""
 
     def __init__(
         self,
@@ -39,7 +35,7 @@ class Feed:
         database: Database,
         clock: Clock,
         *,
-        fence: Callable[[], Fence | None] = lambda: None,
+        fence: FenceNow = lambda: None,
         size: int = BATCH,
     ) -> None:
         self.name = name
@@ -51,27 +47,35 @@ class Feed:
         self.size = size
         self._next: Batch | None = None
         self._noted: Batch | None = None
-        self._suspects: set[Place] | None = None
+        self._suspects: set[Place] = set()
         self._crashed: set[Place] = set()
+        self._begun = False
+
+    async def begin(self) -> None:
+        """Another member may have run it since: forget what was fetched, and look at what was in hand."""
+        await self._forget()
+        noted = await self.database.noted(self.name)
+        self._crashed = set(noted) if len(noted) == 1 else set()
+        self._suspects = set(noted) - self._crashed
+        self._begun = True
 
     async def step(self) -> bool:
-        """Run held messages that are due and one batch; whether there was anything to do."""
-        if self._suspects is None:
-            await self._recall()
-        worked = False
-        for consumer in self.consumers:
-            worked |= await consumer.retry_held(HELD_AT_ONCE)
+        """Run one batch; whether there was any."""
+        if not self._begun:
+            await self.begin()
         if await self._blocked():
-            return worked
-        batch = self._next or await self.source.fetch(self.size)
+            return False
+        batch = self._next or await self._fetch()
         self._next = None
         if batch is None:
-            return worked
+            return False
         try:
             await self._run(batch)
+        except Fallen:
+            self._suspects.update(places(batch.messages))
+            await self._forget()
         except BaseException:
-            self._next = self._noted = None
-            await self.source.release()
+            await self._forget()
             raise
         return True
 
@@ -82,72 +86,78 @@ class Feed:
         else:
             await self.source.wait(timeout)
 
-    async def _recall(self) -> None:
-        noted = await self.database.noted(self.name)
-        self._crashed = set(noted) if len(noted) == 1 else set()
-        self._suspects = set(noted) - self._crashed
+    async def _forget(self) -> None:
+        self._next = self._noted = None
+        await self.source.release()
+
+    async def _fetch(self) -> Batch | None:
+        """The next batch; one message to see whether an outage is over."""
+        probing = all(consumer.failing.breaker.probing for consumer in self.consumers)
+        return await self.source.fetch(1 if probing else self.size)
 
     async def _blocked(self) -> bool:
         """Stop fetching when one consumer holds as much as it may, or when the breakers of all are open."""
-        blocked = [await consumer.blocked() for consumer in self.consumers]
-        outages = [consumer.failing.breaker.resting() for consumer in self.consumers]
-        return any(full and not outage for full, outage in zip(blocked, outages, strict=True)) or all(outages)
+        full = [await consumer.full() for consumer in self.consumers]
+        return any(full) or all(consumer.failing.breaker.resting() for consumer in self.consumers)
 
     async def _run(self, batch: Batch) -> None:
         if batch.malformed:
             await self._bury(batch.malformed)
         if self._in_question(batch):
-            await self._run_carefully(batch, self._suspects or set())
+            await self._run_carefully(split(batch, self._suspects))
         else:
             if self._noted is not batch:
                 await self._note(batch)
-            self._next = await self.source.fetch(self.size)
+            self._next = await self._fetch()
             await self._take(batch, places(self._next.messages) if self._next else ())
             self._noted = self._next
         await self.source.acknowledge(batch)
 
     def _in_question(self, batch: Batch) -> bool:
-        """Whether a batch has messages that were in flight at a crash; after the first that has none, none will come."""
-        asked = (self._suspects or set()) | self._crashed
-        if asked.isdisjoint(places(batch.messages)) and batch.messages:
-            self._suspects, self._crashed = set(), set()
-            return False
-        return bool(asked)
+        """Whether a batch has messages that were in flight at a crash, or fell."""
+        asked = self._suspects | self._crashed
+        return bool(asked) and not asked.isdisjoint(places(batch.messages))
 
-    async def _run_carefully(self, batch: Batch, suspects: set[Place]) -> None:
-        """Run what was in flight at a crash one at a time, each noted in the commit that settles the one before."""
-        parts = split(batch, suspects)
+    async def _run_carefully(self, parts: Sequence[Batch]) -> None:
+        """Run parts of a batch one after another, each noted in the commit that settles the one before."""
         await self._note(parts[0])
         for part, after in zip_longest(parts, parts[1:]):
             await self._take(part, places(after.messages) if after else ())
 
     async def _note(self, batch: Batch) -> None:
-        await self.database.commit([WriteSet(note=Note(self.name, places(batch.messages)))])
+        await self._commit(WriteSet(note=Note(self.name, places(batch.messages)), fence=self.fence()))
+
+    async def _commit(self, write: WriteSet) -> None:
+        [answer] = await self.database.commit([write])
+        stands(answer)
 
     async def _take(self, batch: Batch, following: Sequence[Place]) -> None:
+        """Let every consumer take a batch, and wait for all; what others may still be running stays noted meanwhile."""
         arrivals = [Arrival(message, strict=not self.source.ours) for message in batch.messages]
-        crashed = [one for one in batch.messages if (one.stream, one.version) in self._crashed]
-        note, fence = Note(self.name, following), self.fence()
         first, *others = self.consumers
-        await asyncio.gather(
-            first.take(batch, self._for(first, arrivals), note, fence, crashed),
-            *(consumer.take(batch, self._for(consumer, arrivals), None, fence, crashed) for consumer in others),
+        note = Note(self.name, [*places(batch.messages), *following] if others else following)
+        done = await asyncio.gather(
+            first.take(batch, self._for(first, arrivals), note, self.fence, self._crashed),
+            *(one.take(batch, self._for(one, arrivals), None, self.fence, self._crashed) for one in others),
+            return_exceptions=True,
         )
-        done = set(places(batch.messages))
-        self._crashed -= done
-        self._suspects = (self._suspects or set()) - done
+        failed = [error for error in done if isinstance(error, BaseException)]
+        for error in sorted(failed, key=lambda error: isinstance(error, Fallen)):
+            raise error
+        if self._suspects or self._crashed:
+            self._suspects.difference_update(places(batch.messages))
+            self._crashed.difference_update(places(batch.messages))
 
     def _for(self, consumer: Consumer, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """What a consumer takes of a batch: all of our own log, and its topics of a channel."""
-        if self.source.ours:
+        if len(self.consumers) == 1:
             return arrivals
         return [one for one in arrivals if topic_of(one.message, "") in consumer.options.topics]
 
     async def _bury(self, malformed: Iterable[Malformed]) -> None:
-        """Keep what is no message as a dead letter of the feed, raw."""
+        """Keep what is no message as a dead letter of the source, raw."""
         now = self.clock.now()
-        rows = [self._dead(one, now) for one in malformed]
-        await self.database.commit([WriteSet(holds=rows)])
+        await self._commit(WriteSet(holds=[self._dead(one, now) for one in malformed]))
 
     def _dead(self, one: Malformed, now: int) -> Held:
         stream = f"?{one.topic}/{one.partition}"
@@ -155,7 +165,7 @@ class Feed:
             one.position, stream, one.position, "event", "", one.headers.get("type", ""), 0, 0, now, 0, one.body, b"{}"
         )
         return Held(
-            self.name,
+            self.source.name,
             stream,
             message,
             Reason.DEAD,

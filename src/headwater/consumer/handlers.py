@@ -11,10 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome
 from headwater.consumer.once import Once
-from headwater.consumer.outgoing import Outgoing, addressed
+from headwater.consumer.outgoing import Leaving, Outgoing, addressed, collect
 from headwater.database import Database, Transaction
 from headwater.decider import argument_types, as_messages
 from headwater.errors import DeclarationError
@@ -23,6 +22,9 @@ from headwater.outbox import Outbox
 from headwater.schema import Schema
 
 LANES = 64
+
+Lane = list[tuple[int, Arrival]]
+"""The messages of one key in order, each with its index in the batch."""
 
 
 class Handler(Struct, frozen=True):
@@ -42,23 +44,35 @@ class Handler(Struct, frozen=True):
 def bind(function: Callable[..., Any], messages: Sequence[type] = ()) -> Handler:
     """Read a function's signature: the message first, then `Message`, `Transaction` or `Once` by annotation."""
     where = getattr(function, "__qualname__", repr(function))
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        raise DeclarationError(f"{where} must take a message as its argument")
     found = tuple(messages) or argument_types(function)
-    hints = typing.get_type_hints(function)
+    asks = _asks(function, where, parameters[1:])
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    handler = Handler(function, found, asks, is_async)
+    if handler.transactional and Once in asks.values():
+        raise DeclarationError(
+            f"{where} asks for Transaction and Once; an outside call must not wait inside a transaction: use two handlers"
+        )
+    if Once in asks.values() and not is_async:
+        raise DeclarationError(f"{where} asks for Once, which is awaited: declare it with `async def`")
+    return handler
+
+
+def _asks(function: Callable[..., Any], where: str, parameters: Sequence[inspect.Parameter]) -> dict[str, type]:
+    try:
+        hints = typing.get_type_hints(function) if parameters else {}
+    except NameError as error:
+        raise DeclarationError(f"{where}: an annotation cannot be resolved: {error}") from error
     asks: dict[str, type] = {}
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+    for parameter in parameters:
         wanted = hints.get(parameter.name)
         if wanted in (Message, Transaction, Once):
             asks[parameter.name] = wanted
         elif parameter.default is inspect.Parameter.empty:
             raise DeclarationError(f"{where}: {parameter.name} must be annotated as Message, Transaction or Once")
-    handler = Handler(function, found, asks, inspect.iscoroutinefunction(function))
-    if handler.transactional and Once in asks.values():
-        raise DeclarationError(
-            f"{where} asks for Transaction and Once; an outside call must not wait inside a transaction: use two handlers"
-        )
-    if Once in asks.values() and not handler.is_async:
-        raise DeclarationError(f"{where} asks for Once, which is awaited: declare it with `async def`")
-    return handler
+    return asks
 
 
 class HandlerWorker:
@@ -66,15 +80,14 @@ class HandlerWorker:
 
     kind = "handler"
 
-    def __init__(self, name: str, handler: Handler, outbox: Outbox, database: Database, clock: Clock) -> None:
+    def __init__(self, name: str, handler: Handler, outbox: Outbox, database: Database) -> None:
         self.name = name
         self.handler = handler
-        self.outbox = outbox
         self.schema: Schema = outbox.schema
         self.database = database
-        self.clock = clock
         self.transactional = handler.transactional
-        self.types = frozenset(self.schema.of(message).name for message in handler.messages)
+        self.types = frozenset().union(*(self.schema.names(message) for message in handler.messages))
+        self._outgoing = Outgoing(outbox, name, self.types)
         self._thread: ThreadPoolExecutor | None = None
 
     def wants(self, message: Recorded) -> bool:
@@ -83,111 +96,91 @@ class HandlerWorker:
 
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
         """Call the handler for each message."""
-        results: dict[int, Any] = {}
+        results: dict[int, Leaving] = {}
         outcome = Outcome()
-        lanes: dict[str, list[int]] = {}
+        lanes: dict[str, Lane] = {}
         for index, arrival in enumerate(arrivals):
-            lanes.setdefault(arrival.message.key, []).append(index)
+            lanes.setdefault(arrival.message.key, []).append((index, arrival))
         if transaction is not None:
             for lane in lanes.values():
-                await self._run_lane(arrivals, lane, outcome, results, transaction)
+                await self._run_lane(lane, outcome, results, transaction)
         elif self.handler.is_async:
             gate = asyncio.Semaphore(LANES)
-            await asyncio.gather(*(self._run_gated(gate, arrivals, lane, outcome, results) for lane in lanes.values()))
+            await asyncio.gather(*(self._run_gated(gate, lane, outcome, results) for lane in lanes.values()))
         else:
-            await self._in_thread(arrivals, list(lanes.values()), outcome, results)
-        self._collect(arrivals, outcome, results)
+            await self._in_thread(list(lanes.values()), outcome, results)
+        collect((results[index] for index in sorted(results)), outcome)
         return outcome
 
     async def _run_gated(
-        self,
-        gate: asyncio.Semaphore,
-        arrivals: Sequence[Arrival],
-        lane: list[int],
-        outcome: Outcome,
-        results: dict[int, Any],
+        self, gate: asyncio.Semaphore, lane: Lane, outcome: Outcome, results: dict[int, Leaving]
     ) -> None:
         async with gate:
-            await self._run_lane(arrivals, lane, outcome, results, None)
+            await self._run_lane(lane, outcome, results, None)
 
     async def _run_lane(
-        self,
-        arrivals: Sequence[Arrival],
-        lane: list[int],
-        outcome: Outcome,
-        results: dict[int, Any],
-        transaction: Transaction | None,
+        self, lane: Lane, outcome: Outcome, results: dict[int, Leaving], transaction: Transaction | None
     ) -> None:
-        for place, index in enumerate(lane):
+        for place, (index, arrival) in enumerate(lane):
             try:
                 if transaction is None:
-                    results[index] = await self._call(arrivals[index], None)
+                    results[index] = await self._call(arrival, None)
                 else:
                     async with transaction.savepoint():
-                        results[index] = await self._call(arrivals[index], transaction)
+                        results[index] = await self._call(arrival, transaction)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                fail(outcome, lane, place, RuntimeError(f"something in the handler was cancelled: {error!r}"))
+                return
             except Exception as error:  # noqa: BLE001 - kept with the message as its cause
-                outcome.failures[index] = error
-                outcome.behind.update(lane[place + 1 :])
+                fail(outcome, lane, place, error)
                 return
 
-    async def _call(self, arrival: Arrival, transaction: Transaction | None) -> Any:
+    async def _call(self, arrival: Arrival, transaction: Transaction | None) -> Leaving:
         result = self.handler.function(arrival.payload(self.schema), **self._arguments(arrival, transaction))
         if inspect.isawaitable(result):
             result = await result
-        return as_messages(result)
+        if inspect.isasyncgen(result):
+            result = [one async for one in result]
+        return self._leaving(arrival, result)
+
+    def _leaving(self, arrival: Arrival, result: Any) -> Leaving:
+        return self._outgoing.leaving(as_messages(result), arrival, stream_key(arrival.message.stream))
 
     def _arguments(self, arrival: Arrival, transaction: Transaction | None) -> dict[str, Any]:
-        given: dict[type, Any] = {Transaction: transaction}
-        if self.handler.asks:
-            given[Message] = arrival.context()
-            given[Once] = Once(self.database, self.name, arrival.message.id)
+        if not self.handler.asks:
+            return {}
+        given: dict[type, Any] = {
+            Transaction: transaction,
+            Message: arrival.context(),
+            Once: Once(self.database, self.name, arrival.message.id),
+        }
         return {name: given[wanted] for name, wanted in self.handler.asks.items()}
 
-    async def _in_thread(
-        self, arrivals: Sequence[Arrival], lanes: list[list[int]], outcome: Outcome, results: dict[int, Any]
-    ) -> None:
+    async def _in_thread(self, lanes: Sequence[Lane], outcome: Outcome, results: dict[int, Leaving]) -> None:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._run_lanes, arrivals, lanes, outcome, results
-        )
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._run_plain, lanes, outcome, results)
 
-    def _run_lanes(
-        self, arrivals: Sequence[Arrival], lanes: Sequence[list[int]], outcome: Outcome, results: dict[int, Any]
-    ) -> None:
+    def _run_plain(self, lanes: Sequence[Lane], outcome: Outcome, results: dict[int, Leaving]) -> None:
         for lane in lanes:
-            self._run_plain(arrivals, lane, outcome, results)
-
-    def _run_plain(
-        self, arrivals: Sequence[Arrival], lane: list[int], outcome: Outcome, results: dict[int, Any]
-    ) -> None:
-        for place, index in enumerate(lane):
-            arrival = arrivals[index]
-            try:
-                results[index] = as_messages(
-                    self.handler.function(arrival.payload(self.schema), **self._arguments(arrival, None))
-                )
-            except Exception as error:  # noqa: BLE001 - kept with the message as its cause
-                outcome.failures[index] = error
-                outcome.behind.update(lane[place + 1 :])
-                return
-
-    def _collect(self, arrivals: Sequence[Arrival], outcome: Outcome, results: dict[int, Any]) -> None:
-        """Turn what the handlers returned into drafts; a message that cannot be sent is a failure of its handler."""
-        outgoing = Outgoing(self.outbox, self.name, self.clock)
-        failed: set[str] = set()
-        for index in sorted(results):
-            arrival = arrivals[index]
-            if arrival.message.key in failed:
-                outcome.behind.add(index)
-                continue
-            try:
-                outgoing.add(results[index], arrival, stream_key(arrival.message.stream))
-            except Exception as error:  # noqa: BLE001 - kept with the message as its cause
-                outcome.failures[index] = error
-                failed.add(arrival.message.key)
-        outgoing.into(outcome)
+            for place, (index, arrival) in enumerate(lane):
+                try:
+                    result = self.handler.function(arrival.payload(self.schema), **self._arguments(arrival, None))
+                    results[index] = self._leaving(arrival, result)
+                except Exception as error:  # noqa: BLE001 - kept with the message as its cause
+                    fail(outcome, lane, place, error)
+                    break
 
     def undo(self) -> None:
         """Nothing is remembered between batches."""
         return
+
+
+def fail(outcome: Outcome, lane: Lane, place: int, error: Exception) -> None:
+    """The message at a place of a lane failed: those after it are behind it."""
+    outcome.failures[lane[place][0]] = error
+    outcome.behind.update(index for index, _ in lane[place + 1 :])

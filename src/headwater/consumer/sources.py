@@ -10,7 +10,7 @@ from headwater.checkpoint import Checkpoint
 from headwater.database import Database
 from headwater.errors import SchemaError
 from headwater.message import Recorded
-from headwater.outbox import destination, sender
+from headwater.outbox import destination, sender, topic_of
 from headwater.source import Batch, Malformed
 from headwater.tail import Tail
 from headwater.wire import from_headers
@@ -82,7 +82,7 @@ class ChannelSource:
         malformed: list[Malformed] = []
         for one in deliveries:
             try:
-                messages.append(from_headers(one.headers, one.body, one.position))
+                messages.append(read(one))
             except SchemaError as error:
                 malformed.append(Malformed(one.topic, one.position, one.partition, one.headers, one.body, str(error)))
         batch = Batch(messages, malformed)
@@ -104,3 +104,11 @@ class ChannelSource:
     async def wait(self, timeout: float) -> None:
         """Until there may be something to fetch."""
         await self.subscription.wait(timeout)
+
+
+def read(delivery: Delivery) -> Recorded:
+    """The message of a delivery. Raises SchemaError, also where its stream belongs to another topic."""
+    message = from_headers(delivery.headers, delivery.body, delivery.position)
+    if topic_of(message, "") != delivery.topic:
+        raise SchemaError(f"the subject {message.stream!r} of a {message.kind} does not belong to topic {delivery.topic!r}")
+    return message

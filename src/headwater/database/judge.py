@@ -58,9 +58,7 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
     for write in writes:
         for append in write.appends:
             found.streams.add(append.stream)
-        for key in (write.key, write.after):
-            if key is not None:
-                found.keys.add((key.tenant, key.key))
+        found.keys.update([(key.tenant, key.key) for key in (write.key, write.after) if key is not None])
         if write.fence is not None:
             found.leases.add(write.fence.lease)
         if write.marks:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
 
 from headwater.decider import Folded, field_types, methods_by_type
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, SchemaError
 from headwater.table import Column, Table, Upsert
 
 COLUMN_TYPES: dict[Any, str] = {int: "integer", str: "text", float: "real", bool: "boolean", bytes: "bytes"}
@@ -43,6 +43,14 @@ class ReadModel(Folded):
         cls.__keys__ = (key,) if isinstance(key, str) else tuple(key) or cls.__keys__
         cls.__table__ = table or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         cls.__inline__ = inline
+
+
+class Unstorable(SchemaError):
+    """A row holds a value that its table cannot."""
+
+    def __init__(self, table: Table, key: tuple[Any, ...], error: Exception) -> None:
+        super().__init__(f"the row {key} of {table.name} cannot be stored: {error}")
+        self.key = key
 
 
 class Projection(Struct, frozen=True):
@@ -85,9 +93,19 @@ class Projection(Struct, frozen=True):
                 row = rows.get(key) if key not in live else None
                 model = self.to_model(row) if row is not None else self.model(**dict(zip(self.keys, key, strict=True)))
             changed = self.evolve[type(event)](model, event)
-            live[key] = None if isinstance(changed, Delete) else changed or model
-        written = [self.to_row(model) for model in live.values() if model is not None]
+            live[key] = None if isinstance(changed, Delete) else model if changed is None else changed
+        written = [self._written(key, model) for key, model in live.items() if model is not None]
         return Upsert(self.table, written, [key for key, model in live.items() if model is None])
+
+    def _written(self, key: tuple[Any, ...], model: ReadModel) -> tuple[Any, ...]:
+        try:
+            return self.to_row(model)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Unstorable(self.table, key, error) from error
+
+    def to_columns(self, where: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of fields as values of their columns."""
+        return {name: msgspec.to_builtins(value) if name in self.hints else value for name, value in where.items()}
 
 
 def projection_of(model: type[ReadModel]) -> Projection:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from headwater.checkpoint import Checkpoint
-from headwater.database import Database, WriteSet
-from headwater.errors import Conflict, DatabaseError
-from headwater.message import Recorded
+from headwater.database import Collision, Database, WriteSet, stands
+from headwater.errors import Conflict
 from headwater.projection.declare import Projection
+from headwater.projection.worker import types_of
 from headwater.schema import Schema
-from headwater.store import Committed
 from headwater.table import Upsert
 
 PAGE = 2000
@@ -24,58 +23,65 @@ async def rebuild(
 ) -> int:
     """Rebuild the read model of consumer `name`; gives the position it stands at. `progress(done, of)` is in positions.
 
-    Readers see the old table until the swap. The live consumer may run meanwhile: the swap waits for a moment at which
-    both stand at the same position.
+    Readers see the old table until the swap. Its service may run meanwhile: the swap takes place when the new table has
+    come to where the live one stands; one that is folded inline stands where the log ends. Raises Conflict where that
+    moment does not come, or the live one holds messages, which would then be folded twice.
     """
     built = msgspec.structs.replace(projection.table, name=f"{projection.table.name}__new")
-    beside = msgspec.structs.replace(projection, table=built)
-    reader = f"{name}/rebuild"
-    await database.drop_table(built)
-    await database.create_table(built)
-    position = await database.checkpoint(reader)
-    if position:
-        await _move(database, reader, position, 0, [])
-    position = 0
+    live = "" if projection.model.__inline__ else name
+    building = _Building(f"{name}/rebuild", msgspec.structs.replace(projection, table=built), schema, database)
+    await building.begin()
     for _ in range(SWAPS):
-        position = await _catch_up(reader, beside, schema, database, position, progress)
-        live = await database.checkpoint(name)
-        if live < position and not projection.model.__inline__:
-            await database.changed(position, 0.05)
-            continue
-        if await database.swap_table(built, projection.table, name, reader, position):
-            return position
+        await building.fold_up_to(await (database.checkpoint(live) if live else database.head()), progress)
+        await _check_nothing_held(name, database)
+        if await database.swap_table(built, projection.table, live, building.reader, building.position):
+            return building.position
     raise Conflict(
         f"{name} was never still for a moment, so the rebuilt table could not take its place; stop its service and rebuild again"
     )
 
 
-async def _catch_up(
-    reader: str,
-    projection: Projection,
-    schema: Schema,
-    database: Database,
-    position: int,
-    progress: Callable[[int, int], None],
-) -> int:
-    head = await database.head()
-    while page := await database.read(position, PAGE):
-        events = [
-            schema.decode(one.type, one.type_version, one.data) for one in page if _folds(one, projection, schema)
-        ]
-        rows = await database.rows(projection.table, list({projection.key_of(event) for event in events}))
-        await _move(database, reader, position, page[-1].position, [projection.fold(rows, events)])
-        position = page[-1].position
-        progress(position, max(head, position))
-    return position
+async def _check_nothing_held(name: str, database: Database) -> None:
+    held, _ = await database.held_count(name)
+    if held:
+        raise Conflict(f"{name} holds {held} messages, which the rebuilt table already has; redrive or discard them first")
 
 
-def _folds(recorded: Recorded, projection: Projection, schema: Schema) -> bool:
-    if recorded.kind != "event":
-        return False
-    return any(schema.of(event).name == recorded.type for event in projection.evolve)
+class _Building:
+    """Folds the log into a table that nobody reads yet, up to a position."""
 
+    def __init__(self, reader: str, projection: Projection, schema: Schema, database: Database) -> None:
+        self.reader = reader
+        self.projection = projection
+        self.schema = schema
+        self.database = database
+        self.position = 0
+        self.types = types_of(projection, schema)
 
-async def _move(database: Database, reader: str, expect: int, position: int, upserts: Sequence[Upsert]) -> None:
-    [answer] = await database.commit([WriteSet(checkpoints=[Checkpoint(reader, position, expect)], upserts=upserts)])
-    if not isinstance(answer, Committed):
-        raise DatabaseError(f"{reader}: the rebuild lost its place ({answer}); is another rebuild of it running?")
+    async def begin(self) -> None:
+        """Make the table anew."""
+        await self.database.drop_table(self.projection.table)
+        await self.database.create_table(self.projection.table)
+        earlier = await self.database.checkpoint(self.reader)
+        if earlier:
+            await self._move(0, earlier, [])
+
+    async def fold_up_to(self, end: int, progress: Callable[[int, int], None]) -> None:
+        """Fold what is not folded yet."""
+        while self.position < end:
+            page = await self.database.read(self.position, min(PAGE, end - self.position))
+            wanted = [one for one in page if one.kind == "event" and one.type in self.types]
+            events = [self.schema.decode(one.type, one.type_version, one.data) for one in wanted]
+            keys = list({self.projection.key_of(event) for event in events})
+            rows = await self.database.rows(self.projection.table, keys)
+            reached = page[-1].position if page and page[-1].position < end else end
+            await self._move(reached, self.position, [self.projection.fold(rows, events)])
+            self.position = reached
+            progress(reached, end)
+
+    async def _move(self, position: int, expect: int, upserts: Sequence[Upsert]) -> None:
+        moved = WriteSet(checkpoints=[Checkpoint(self.reader, position, expect)], upserts=upserts)
+        [answer] = await self.database.commit([moved])
+        if isinstance(answer, Collision):
+            raise Conflict(f"{self.reader}: the rebuild lost its place; is another rebuild of it running?")
+        stands(answer)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from headwater.checkpoint import Checkpoint
 from headwater.consumer import Arrival, Outcome, run_purely
 from headwater.consumer.arrival import Faulty
 from headwater.database import Database, InlineFold, Transaction
 from headwater.message import Recorded
-from headwater.projection.declare import Projection
+from headwater.projection.declare import Projection, Unstorable
 from headwater.schema import Schema
-from headwater.table import Upsert
 
 
 class ProjectionWorker:
-    """Folds a batch by key in memory and writes the rows at once."""
+    """Folds a batch by key in memory and writes the rows at once.
+
+    Where a channel feeds it, several members fold into the same rows: each batch moves a count by compare-and-set, so that
+    none writes over what another has folded meanwhile.
+    """
 
     kind = "read model"
     transactional = False
@@ -25,7 +29,8 @@ class ProjectionWorker:
         self.projection = projection
         self.schema = schema
         self.database = database
-        self.types = frozenset(schema.of(event).name for event in projection.evolve)
+        self.types = types_of(projection, schema)
+        self._shared = any(schema.of(event).service != schema.service for event in projection.evolve)
 
     def wants(self, message: Recorded) -> bool:
         """Events of its classes."""
@@ -34,9 +39,7 @@ class ProjectionWorker:
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
         """Fold the events; where one fails, again without its key."""
         events: list[Any] = [self._event(arrival) for arrival in arrivals]
-        keys = {self.projection.key_of(event) for event in events if not isinstance(event, Exception)}
-        rows = await self.database.rows(self.projection.table, list(keys))
-        return run_purely(arrivals, lambda todo: Outcome(upserts=[self._fold(rows, events, todo)]))
+        return await run_purely(arrivals, lambda todo: self._fold(events, todo))
 
     def _event(self, arrival: Arrival) -> Any:
         try:
@@ -44,7 +47,10 @@ class ProjectionWorker:
         except Exception as error:  # noqa: BLE001 - kept with the message as its cause
             return error
 
-    def _fold(self, rows: dict[tuple[Any, ...], tuple[Any, ...]], events: Sequence[Any], todo: Sequence[int]) -> Upsert:
+    async def _fold(self, events: Sequence[Any], todo: Sequence[int]) -> Outcome:
+        turn = await self._next_turn() if self._shared else ()
+        keys = {self.projection.key_of(events[one]) for one in todo if not isinstance(events[one], Exception)}
+        rows = await self.database.rows(self.projection.table, list(keys))
         at = 0
 
         def in_turn() -> Any:
@@ -55,18 +61,33 @@ class ProjectionWorker:
                 yield events[at]
 
         try:
-            return self.projection.fold(rows, in_turn())
+            return Outcome(upserts=[self.projection.fold(rows, in_turn())], checkpoints=turn)
+        except Unstorable as error:
+            raise Faulty(self._last_of(error.key, events, todo), error) from error
         except Exception as error:
             raise Faulty(at, error) from error
+
+    def _last_of(self, key: tuple[Any, ...], events: Sequence[Any], todo: Sequence[int]) -> int:
+        return max(one for one in todo if self.projection.key_of(events[one]) == key)
+
+    async def _next_turn(self) -> Sequence[Checkpoint]:
+        name = f"{self.name}/turn"
+        count = await self.database.checkpoint(name)
+        return [Checkpoint(name, count + 1, count)]
 
     def undo(self) -> None:
         """Nothing is remembered between batches."""
         return
 
 
+def types_of(projection: Projection, schema: Schema) -> frozenset[str]:
+    """The stored names of the events that a read model folds, old ones too."""
+    return frozenset().union(*(schema.names(event) for event in projection.evolve))
+
+
 def inline_fold(projection: Projection, schema: Schema) -> InlineFold:
     """The read model as a part of every commit."""
-    types = frozenset(schema.of(event).name for event in projection.evolve)
+    types = types_of(projection, schema)
 
     def events(messages: Sequence[Recorded]) -> list[Any]:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,21 +10,19 @@ import msgspec
 from msgspec import Struct
 
 from headwater.consumer import Arrival, Outcome, run_purely
-from headwater.consumer.arrival import Faulty
-from headwater.consumer.outgoing import Outgoing, addressed, refused
+from headwater.consumer.arrival import Faulty, Waiting
+from headwater.consumer.outgoing import Leaving, Outgoing, addressed, collect, instance_of, refused
 from headwater.database import Database, Transaction
 from headwater.decider import as_messages, field_types
-from headwater.errors import HeadwaterError
+from headwater.errors import SchemaError
 from headwater.message import Recorded, stream_key
 from headwater.outbox import Outbox
 from headwater.saga.declare import Compensate, End, Reactions, Undo
 from headwater.timer import SagaState
 
 
-class NotStarted(HeadwaterError):
+class NotStarted(Waiting):
     """A message came for an instance that has not begun; it is held until one does."""
-
-    retryable = True
 
 
 class Remembered(Struct, frozen=True):
@@ -35,23 +34,17 @@ class Remembered(Struct, frozen=True):
 
 
 class Instance(Struct):
-    """A saga instance in memory: the version of its row, its state, and what compensates it."""
+    """A saga instance in memory: the version of its row, its state, what compensates it, and the last message it met."""
 
     version: int
     state: Any
     undo: list[Remembered]
     ended: bool = False
+    met: int = -1
 
 
-class Row(Struct, frozen=True):
-    """The stored form of an instance."""
-
-    state: dict[str, Any]
-    undo: list[Remembered] = []
-
-
-class StoredRow(Struct, frozen=True):
-    """A stored instance, its state not yet decoded."""
+class Stored(Struct, frozen=True):
+    """The stored form of an instance; its state is encoded by itself."""
 
     state: msgspec.Raw
     undo: list[Remembered] = []
@@ -69,13 +62,13 @@ class SagaWorker:
         self.outbox = outbox
         self.schema = outbox.schema
         self.database = database
-        self.types = frozenset(self.schema.of(message).name for message in {*reactions.react, *reactions.evolve})
-        fields = [(name, hint, getattr(reactions.saga, name)) for name, hint in field_types(reactions.saga).items()]
-        self._fields = tuple(name for name, _, _ in fields)
-        self._decoder = msgspec.json.Decoder(
-            msgspec.defstruct(reactions.saga.__name__, [_with_default(*field) for field in fields])
-        )
-        self._row = msgspec.json.Decoder(StoredRow)
+        self.types = frozenset().union(*map(self.schema.names, {*reactions.react, *reactions.evolve}))
+        self._outgoing = Outgoing(outbox, name, self.types)
+        hints = field_types(reactions.saga)
+        fields = [(field, hint, default_of(getattr(reactions.saga, field))) for field, hint in hints.items()]
+        self._fields = tuple(hints)
+        self._decoder = msgspec.json.Decoder(msgspec.defstruct(reactions.saga.__name__, fields))
+        self._row = msgspec.json.Decoder(Stored)
 
     def wants(self, message: Recorded) -> bool:
         """Events of its classes; replies and timers only if they are its own."""
@@ -98,45 +91,40 @@ class SagaWorker:
                 keys.append(self.key_of(arrival))
             except Exception as error:  # noqa: BLE001 - kept with the message as its cause
                 keys.append(error)
-        stored = await self.database.sagas(self.name, list({key for key in keys if isinstance(key, str)}))
-        return run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo, stored))
+        return await run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo))
 
-    def _fold(
-        self,
-        arrivals: Sequence[Arrival],
-        keys: Sequence[str | Exception],
-        todo: Sequence[int],
-        stored: dict[str, SagaState],
+    async def _fold(
+        self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int]
     ) -> Outcome:
-        outgoing = Outgoing(self.outbox, self.name, self.outbox.clock)
+        instances = {index: instance_of(str(keys[index]), arrivals[index].metadata.tenant) for index in todo}
+        stored = await self.database.sagas(self.name, list(set(instances.values())))
+        leaving: list[Leaving] = []
         live: dict[str, Instance] = {}
         for index in todo:
-            key = keys[index]
+            key, name = keys[index], instances[index]
             try:
                 if isinstance(key, Exception):
                     raise key
-                self._meet(arrivals[index], key, live, stored, outgoing)
+                instance = live.get(name) or self._load(arrivals[index], name, stored)
+                if not instance.ended:
+                    live[name] = instance
+                    instance.met = index
+                    leaving.append(self._meet(arrivals[index], key, instance))
             except Exception as error:
                 raise Faulty(index, error) from error
-        outcome = Outcome(sagas=[self._state(key, instance) for key, instance in live.items()])
-        outgoing.into(outcome)
+        outcome = Outcome(sagas=[self._state(name, instance) for name, instance in live.items()])
+        collect(leaving, outcome)
         return outcome
 
-    def _meet(
-        self, arrival: Arrival, key: str, live: dict[str, Instance], stored: dict[str, SagaState], outgoing: Outgoing
-    ) -> None:
+    def _meet(self, arrival: Arrival, key: str, instance: Instance) -> Leaving:
         payload = arrival.payload(self.schema)
-        instance = live.get(key) or self._load(key, payload, stored)
-        if instance.ended:
-            return
-        live[key] = instance
-        state = instance.state
         change = self.reactions.evolve.get(type(payload))
         if change is not None:
-            instance.state = state = change(state, payload) or state
+            changed = change(instance.state, payload)
+            instance.state = instance.state if changed is None else changed
         reaction = self.reactions.react.get(type(payload))
-        results = as_messages(reaction(state, payload)) if reaction is not None else ()
-        outgoing.add(self._apply(results, instance), arrival, key)
+        results = as_messages(reaction(instance.state, payload)) if reaction is not None else ()
+        return self._outgoing.leaving(self._apply(results, instance), arrival, key)
 
     def _apply(self, results: Sequence[Any], instance: Instance) -> list[Any]:
         """Keep what concerns the instance itself; give what leaves it."""
@@ -156,30 +144,39 @@ class SagaWorker:
                 leaving.append(result)
         return leaving
 
-    def _load(self, key: str, payload: Any, stored: dict[str, SagaState]) -> Instance:
-        row = stored.get(key)
+    def _load(self, arrival: Arrival, name: str, stored: dict[str, SagaState]) -> Instance:
+        row = stored.get(name)
         if row is None:
-            if type(payload) not in self.reactions.starts:
-                raise NotStarted(f"there is no {self.name} for {key} yet; the message is held until one starts")
+            if type(arrival.payload(self.schema)) not in self.reactions.starts:
+                raise NotStarted(f"there is no {self.name} for {name} yet; the message is held until one starts")
             return Instance(0, self.reactions.saga(), [])
         if row.ended:
             return Instance(row.expect, None, [], ended=True)
         decoded = self._row.decode(row.data)
         fields = self._decoder.decode(decoded.state)
         return Instance(
-            row.expect, self.reactions.saga(**{name: getattr(fields, name) for name in self._fields}), decoded.undo
+            row.expect, self.reactions.saga(**{field: getattr(fields, field) for field in self._fields}), decoded.undo
         )
 
-    def _state(self, key: str, instance: Instance) -> SagaState:
-        data = msgspec.json.encode(Row(instance.state.__dict__, instance.undo))
-        return SagaState(self.name, key, instance.version, data, instance.ended)
+    def _state(self, name: str, instance: Instance) -> SagaState:
+        """The row of an instance; a state that would not come back as it is is the fault of the last message it met."""
+        state = {field: getattr(instance.state, field) for field in self._fields}
+        try:
+            encoded = msgspec.json.encode(state)
+            back = self._decoder.decode(encoded)
+            same = {field: getattr(back, field) for field in self._fields} == state
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Faulty(instance.met, SchemaError(f"{self.name} {name}: its state cannot be stored: {error}")) from error
+        if not same:
+            raise Faulty(instance.met, SchemaError(f"{self.name} {name}: its state would change when stored: {state}"))
+        data = msgspec.json.encode(Stored(msgspec.Raw(encoded), instance.undo))
+        return SagaState(self.name, name, instance.version, data, instance.ended)
 
     def undo(self) -> None:
         """Nothing is remembered between batches."""
         return
 
 
-def _with_default(name: str, hint: Any, default: Any) -> tuple[str, Any, Any]:
-    if isinstance(default, list | dict | set | bytearray):
-        return name, hint, msgspec.field(default_factory=type(default))
-    return name, hint, default
+def default_of(value: Any) -> Any:
+    """The default of a stored field that an older row lacks: a copy, since a state may change it."""
+    return msgspec.field(default_factory=lambda: copy.deepcopy(value))

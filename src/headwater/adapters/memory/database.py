@@ -308,7 +308,8 @@ class MemoryDatabase:
     async def swap_table(self, built: Table, live: Table, reader: str, built_reader: str, expect: int) -> bool:
         await self._turn()
         tables, checkpoints = self._data.tables, self._data.tables.setdefault(CHECKPOINTS, {})
-        if any(checkpoints.get(name, 0) != expect for name in (reader, built_reader)):
+        live_at = checkpoints.get(reader, 0) if reader else self._data.head
+        if (live_at, checkpoints.get(built_reader, 0)) != (expect, expect):
             return False
         if tables.setdefault(TABLES, {}).pop(built.name, None) is None:
             raise missing(built)

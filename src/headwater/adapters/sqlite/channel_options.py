@@ -14,6 +14,8 @@ from headwater.errors import ConfigurationError
 PARTITIONS: Final = 8
 MOST: Final = 62
 """Partitions are bits of an integer of SQLite."""
+GREATEST: Final = 10**12
+"""Of seconds and messages: what is more does not fit SQLite's integers once it is microseconds."""
 
 
 class ChannelOptions(Struct, frozen=True):
@@ -40,6 +42,8 @@ def parse_url(url: str) -> tuple[Path, ChannelOptions]:
             options[name] = float(value) if name == "retention" else int(value)
         except ValueError as error:
             raise ConfigurationError(f"{url!r}: {name} is {value!r}, which is no number") from error
-    if not 0 <= options.get("partitions", 0) <= MOST or not all(value >= 0 for value in options.values()):
-        raise ConfigurationError(f"{url!r}: an option is negative, or there are more than {MOST} partitions")
+    if not 0 <= options.get("partitions", 0) <= MOST or not all(0 <= value <= GREATEST for value in options.values()):
+        raise ConfigurationError(
+            f"{url!r}: an option is negative or over {GREATEST:,}, or there are more than {MOST} partitions"
+        )
     return path, ChannelOptions(**options)  # type: ignore[arg-type]  # each has the type of its field

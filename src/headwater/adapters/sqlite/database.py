@@ -11,7 +11,7 @@ from typing import Any, Final
 import apsw
 
 from headwater.adapters.sqlite import tables, upkeep
-from headwater.adapters.sqlite.facts import as_json
+from headwater.adapters.sqlite.facts import POSITION, as_json
 from headwater.adapters.sqlite.file import File, Reader, fetch
 from headwater.adapters.sqlite.lease import LeaseHolder
 from headwater.adapters.sqlite.migrations import migrate
@@ -144,8 +144,8 @@ class SqliteDatabase(Reads):
 
     async def swap_table(self, built: Table, live: Table, reader: str, built_reader: str, expect: int) -> bool:
         async with self._writing() as connection:
-            for name in (reader, built_reader):
-                at = fetch(connection, CHECKPOINT, (name,))
+            for sql, values in ((CHECKPOINT, (reader,)) if reader else (POSITION, ()), (CHECKPOINT, (built_reader,))):
+                at = fetch(connection, sql, values)
                 if (at[0][0] if at else 0) != expect:
                     return False
             tables.swap(connection, built, live)
