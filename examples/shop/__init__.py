@@ -6,5 +6,7 @@
 
 The example itself: `messages`, then `orders` (with the saga that joins the services), `inventory`, `payments`, `shipping`;
 `outcome` decides what becomes of an order, `settings` reads the environment.
-What runs and checks it: `demo` and `driver` with `lines`, `feeder`, `services`, `progress`, `view`, and `ledger`.
+
+What runs it, and what checks it from outside: `demo` begins and reports, `driver` feeds (`lines`, `feeder`), kills and
+restarts (`services`, `service`) and watches (`progress`, `view`, `live`); `ledger` (`ledger_sql`, `routes`) has the last word.
 """

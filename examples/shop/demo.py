@@ -61,6 +61,8 @@ def run(options: DemoOptions) -> int:
     services = Services(folder, {"SHOP_SEED": str(this.seed)})
     try:
         missing = _drive(Driver(folder, services, orders, _pace(options, this), view(live=not options.json)))
+        if missing:
+            say(f"given up: {missing}")
         found = ledger(folder.path, orders, this.seed)
     except (KeyboardInterrupt, asyncio.CancelledError):
         say(f"stopped; `headwater demo --dir {folder.path}` goes on where it was")
@@ -114,8 +116,6 @@ def _drive(driver: Driver) -> str:
 
 
 def _report(options: DemoOptions, found: Ledger, missing: str, kills: int, seconds: float) -> None:
-    if missing:
-        say(f"given up: {missing}")
     for problem in found.problems:
         say(problem)
     if found.dead_letters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .feeder import client, feed
@@ -17,8 +17,9 @@ from .services import Services
 from .view import Scene, View
 
 LOOK = 0.5
-QUIET = 60.0
 STUCK = 5.0
+FAILING = 20.0
+QUIET = 150.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Driver:
         self.progress = Progress(folder)
         self.notes: list[str] = []
         self._begun = time.monotonic()
-        self._moved = time.monotonic()
+        self._moved = time.time()
         self._last: Snapshot | None = None
 
     async def run(self) -> str:
@@ -95,40 +96,33 @@ class Driver:
                     task.result()
             if now.finished(len(self.orders)):
                 return ""
-            if missing := self._hopeless(now):
-                return missing
+            if why := self._hopeless(now):
+                return f"{why}; {len(self.orders) - now.placed} orders are not placed, {now.open} are open"
             await asyncio.sleep(LOOK)
-            self.notes += self.services.restart_fallen()
-            if time.monotonic() - self._moved > STUCK:
-                self._ask_why()
+            self._note(self.services.restart_fallen())
 
     def _show(self, now: Snapshot) -> None:
-        if self._last is None or (now.messages, now.taken, now.held) != (
-            self._last.messages,
-            self._last.taken,
-            self._last.held,
-        ):
-            self._moved = time.monotonic()
+        if now != self._last:
+            self._moved = time.time()
         self._last = now
         seconds = time.monotonic() - self._begun
         self.view.show(Scene(len(self.orders), seconds, now, self.services.up(), self.services.kills, self.notes))
 
-    def _ask_why(self) -> None:
-        """Note what the services complain of."""
-        for service in SERVICES:
-            words = f"{service}: {self.services.last_words(service)}"
-            if words not in self.notes and not words.endswith(": "):
-                self.notes.append(words)
+    def _note(self, notes: Iterable[str]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
 
     def _hopeless(self, now: Snapshot) -> str:
         """Why waiting is no use any more; empty while it is."""
-        quiet = time.monotonic() - self._moved
-        if now.stuck() and quiet > STUCK:
-            why = "some orders wait behind dead letters"
-        elif quiet > QUIET:
-            why = f"nothing has moved for {quiet:.0f} seconds"
-        elif time.monotonic() - self._begun > self.pace.limit(len(self.orders)):
-            why = f"not done within {self.pace.limit(len(self.orders)):.0f} seconds"
-        else:
-            return ""
-        return f"{why}: {len(self.orders) - now.placed} orders not placed, {now.open} open"
+        quiet = time.time() - self._moved
+        if quiet > STUCK:
+            complaints = self.services.complaints(self._moved - STUCK)
+            self._note(f"{service}: {words}" for service, words in complaints.items())
+            if quiet > FAILING and complaints:
+                return "nothing moves, and services complain"
+            if now.stuck():
+                return "some orders wait behind dead letters"
+        if quiet > QUIET:
+            return f"nothing has moved for {quiet:.0f} seconds"
+        if time.monotonic() - self._begun > self.pace.limit(len(self.orders)):
+            return f"not done within {self.pace.limit(len(self.orders)):.0f} seconds"
+        return ""

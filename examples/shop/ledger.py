@@ -105,7 +105,7 @@ class Books:
     def _ledger(self) -> Ledger:
         lost = self._all(sql.LOST)
         doubled = self._one(sql.DOUBLED)
-        out_of_order = sum(self._one(sql.OUT_OF_ORDER.format(service)) for service in SERVICES)
+        out_of_order = self._one(sql.OUT_OF_ORDER)
         captured, refunded = self._sum("PaymentCaptured", "cents"), self._sum("PaymentRefunded", "cents")
         shipped = self._one(sql.SHIPPED_CENTS)
         problems = [
@@ -135,7 +135,7 @@ class Books:
             cents_refunded=refunded,
             cents_shipped=shipped,
             events=self._one("SELECT coalesce(sum(times), 0) FROM facts"),
-            messages_delivered=self._one("SELECT coalesce(sum(times), 0) FROM taken"),
+            messages_delivered=self._one("SELECT count(*) FROM taken"),
             lost=len(lost),
             doubled=doubled,
             out_of_order=out_of_order,

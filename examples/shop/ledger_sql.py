@@ -26,17 +26,19 @@ TABLES = """
 CREATE TABLE input (order_id INTEGER PRIMARY KEY, customer_id, date, cds, cents, outcome);
 CREATE TABLE paths (path, type, cds, cents, reason);
 CREATE TABLE routes (consumer, source, kind, category, type);
-CREATE TABLE facts (order_id, type, times, cds, cents, reason);
-CREATE TABLE logged (consumer, stream, version, PRIMARY KEY (consumer, stream, version)) WITHOUT ROWID;
-CREATE TABLE taken (consumer, stream, version, times, PRIMARY KEY (consumer, stream, version)) WITHOUT ROWID;
-CREATE TABLE kept (consumer, stream, version, PRIMARY KEY (consumer, stream, version)) WITHOUT ROWID;
 CREATE TABLE late (order_id INTEGER PRIMARY KEY);
-CREATE TABLE expected (order_id, type, times, cds, cents, reason);
+CREATE TABLE facts (order_id, type, times, cds, cents, reason, PRIMARY KEY (order_id, type)) WITHOUT ROWID;
+CREATE TABLE expected (order_id, type, times, cds, cents, reason, PRIMARY KEY (order_id, type)) WITHOUT ROWID;
+CREATE TABLE logged (consumer, stream, version, PRIMARY KEY (consumer, stream, version)) WITHOUT ROWID;
+CREATE TABLE kept (consumer, stream, version, PRIMARY KEY (consumer, stream, version)) WITHOUT ROWID;
+CREATE TABLE taken (
+    consumer, stream, version, sequence, PRIMARY KEY (consumer, stream, version, sequence)
+) WITHOUT ROWID;
 """
 
 FACTS = """
 INSERT INTO facts
-SELECT data ->> 'order_id', substr(type, instr(type, '.') + 1), count(*),
+SELECT coalesce(data ->> 'order_id', stream), substr(type, instr(type, '.') + 1), count(*),
     sum(data ->> 'cds'), sum(data ->> 'cents'), max(data ->> 'reason')
 FROM {0}.events WHERE kind = 'event' GROUP BY 1, 2
 """
@@ -57,11 +59,13 @@ JOIN paths p ON p.path = CASE WHEN late.order_id IS NULL THEN i.outcome
 """
 DIFFERENT = """
 SELECT order_id, group_concat(what, ', ') FROM (
-    SELECT order_id, 'should have ' || type || coalesce(' ' || cents || ' cents', '') || coalesce(': ' || reason, '') AS what
-    FROM (SELECT * FROM expected EXCEPT SELECT * FROM facts)
+    SELECT order_id, 'should have ' || type || coalesce(' ' || e.cents || ' cents', '') || coalesce(': ' || e.reason, '') AS what
+    FROM expected e LEFT JOIN facts f USING (order_id, type)
+    WHERE (e.times, e.cds, e.cents, e.reason) IS NOT (f.times, f.cds, f.cents, f.reason)
     UNION ALL
-    SELECT order_id, 'has ' || times || ' ' || type || coalesce(' ' || cents || ' cents', '') || coalesce(': ' || reason, '')
-    FROM (SELECT * FROM facts EXCEPT SELECT * FROM expected)
+    SELECT order_id, 'has ' || f.times || ' ' || type || coalesce(' ' || f.cents || ' cents', '') || coalesce(': ' || f.reason, '')
+    FROM facts f LEFT JOIN expected e USING (order_id, type)
+    WHERE (e.times, e.cds, e.cents, e.reason) IS NOT (f.times, f.cds, f.cents, f.reason)
 ) GROUP BY 1 ORDER BY 1
 """
 PLACED = """
@@ -79,8 +83,9 @@ SELECT r.consumer, e.stream, e.version
 FROM (SELECT stream, version, kind, type, substr(stream, 1, instr(stream, '/') - 1) AS category FROM {0}.events) e
 CROSS JOIN routes r ON r.category = e.category AND r.kind = e.kind AND r.source = '{0}'
     AND (r.type IS NULL OR r.type = e.type)
+ORDER BY 1, 2, 3
 """
-TAKEN = "INSERT INTO taken SELECT consumer, stream, version, count(*) FROM {0}.journal GROUP BY 1, 2, 3"
+TAKEN = "INSERT INTO taken SELECT consumer, stream, version, sequence FROM {0}.journal ORDER BY 1, 2, 3, 4"
 KEPT = "INSERT INTO kept SELECT consumer, stream, version FROM {0}.held WHERE NOT raw"
 LOST = """
 SELECT consumer, stream, version FROM logged l WHERE NOT EXISTS
@@ -90,12 +95,13 @@ AND NOT EXISTS
 """
 """What a consumer has neither taken nor keeps for a retry or for a person."""
 STRAY = "SELECT consumer, stream, version FROM taken EXCEPT SELECT consumer, stream, version FROM logged"
-DOUBLED = "SELECT coalesce(sum(times - 1), 0) FROM taken"
+DOUBLED = "SELECT count(*) - (SELECT count(*) FROM (SELECT 1 FROM taken GROUP BY consumer, stream, version)) FROM taken"
 OUT_OF_ORDER = """
 SELECT count(*) FROM (
-    SELECT version < lag(version) OVER (PARTITION BY consumer, stream ORDER BY sequence) AS fell FROM {0}.journal
-) WHERE fell
+    SELECT sequence < lag(sequence) OVER (PARTITION BY consumer, stream ORDER BY version) AS earlier FROM taken
+) WHERE earlier
 """
+"""A later version of a stream was taken before an earlier one; a consumer has all of its journal in one database."""
 SUM = "SELECT coalesce(sum({1}), 0) FROM facts WHERE type = '{0}'"
 CANCELLED = "SELECT coalesce(sum(times), 0) FROM facts WHERE type = 'OrderCancelled' AND reason = ?"
 SHIPPED_CENTS = "SELECT coalesce(sum(f.times * i.cents), 0) FROM facts f JOIN input i USING (order_id) WHERE f.type = 'ParcelShipped'"

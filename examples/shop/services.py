@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from headwater import HeadwaterError
@@ -100,12 +101,19 @@ class Services:
                 self.start(service)
         return notes
 
-    def last_words(self, service: str) -> str:
-        """The last complaint in a service's log, where it is read from its end; empty if there is none."""
-        with (self.folder.logs / f"{service}.log").open("rb") as log:
+    def complaints(self, since: float = 0.0) -> dict[str, str]:
+        """The last complaint in the log of each service that has one, made after a time in seconds since 1970."""
+        found = {service: self._complaint(service, since) for service in SERVICES}
+        return {service: words for service, words in found.items() if words}
+
+    def _complaint(self, service: str, since: float) -> str:
+        path = self.folder.logs / f"{service}.log"
+        if not path.exists():
+            return ""
+        with path.open("rb") as log:
             log.seek(-min(log.seek(0, os.SEEK_END), TAIL), os.SEEK_END)
             lines = log.read().decode(errors="replace").splitlines()
-        return next(filter(None, map(_complaint, reversed(lines))), "")
+        return next(filter(None, (complaint(line, since) for line in reversed(lines))), "")
 
     def _count_fall(self, service: str, code: int) -> None:
         young = time.monotonic() - self._started[service] < YOUNG
@@ -141,14 +149,15 @@ class Services:
                 time.sleep(0.05)
 
 
-def _complaint(line: str) -> str:
-    """What a line of a log complains of: its own words, or the cause in a line of JSON."""
+def complaint(line: str, since: float) -> str:
+    """What a line of a log complains of: the words of a process that ended, or the cause in a line of JSON."""
     if line.startswith("error: "):
         return line.removeprefix("error: ")
     try:
         found = json.loads(line)
-        return str(found.get("cause", "")) if found["level"] == "error" else ""
-    except (ValueError, TypeError, KeyError, AttributeError):
+        late = datetime.fromisoformat(found["time"]).timestamp() >= since
+        return str(found.get("cause", "")) if late and found["level"] == "error" else ""
+    except (ValueError, TypeError, KeyError):
         return ""
 
 

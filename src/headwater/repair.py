@@ -22,6 +22,7 @@ from headwater.schema import check_strict
 from headwater.wire import CONTENT_TYPE
 
 GRACE = 5.0
+WAIT = int(GRACE * 1_000_000)
 PAUSE = 1.0
 ASK_AT_ONCE = 1000
 AGAIN_AT_ONCE = 1000
@@ -47,6 +48,7 @@ class Asking:
         self.channel = channel
         self.clock = clock
         self._asked: dict[str, int] = {}
+        self._since: dict[str, int] = {}
         self._looked = -PAUSE
 
     async def begin(self) -> None:
@@ -69,17 +71,19 @@ class Asking:
 
     async def _ask(self) -> bool:
         now = self.clock.now()
-        grace = int(GRACE * 1_000_000)
+        since: dict[str, int] = {}
         requests: dict[str, int] = {}
         for consumer in self.consumers:
             for row in await self.database.held_list(consumer, [Reason.GAP], ASK_AT_ONCE):
-                if now - max(row.since, self._asked.get(row.key, 0)) >= grace:
+                since[row.key] = min(row.since, self._since.get(row.key, row.since))
+                if now - max(since[row.key], self._asked.get(row.key, 0)) >= WAIT:
                     after = await self._after(consumer, row)
                     if after is not None:
                         requests[row.key] = min(after, requests.get(row.key, after))
+        self._since = since
         if requests:
             await self.channel.publish([self._request(stream, after) for stream, after in requests.items()])
-            self._asked = dict.fromkeys(requests, now) | {k: v for k, v in self._asked.items() if now - v < grace}
+            self._asked = dict.fromkeys(requests, now) | {k: v for k, v in self._asked.items() if now - v < WAIT}
         return bool(requests)
 
     async def _after(self, consumer: str, row: Held) -> int | None:

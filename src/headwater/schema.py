@@ -126,7 +126,8 @@ class Schema:
         found = self._by_name.get(name)
         if found is None:
             raise SchemaError(
-                f"unknown message type {name!r}; this app knows: {', '.join(sorted(self._by_name)) or 'none'}"
+                f"unknown message type {name!r}; add its class to the app (app.add), or an upcaster to one it knows: "
+                f"{', '.join(sorted(self._by_name)) or 'none'}"
             )
         return found
 

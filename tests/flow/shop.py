@@ -31,7 +31,7 @@ class Counter(Aggregate, key="key"):
         self.n = event.n
 
 
-class Noted(Event, service="mail", category="note"):
+class Noted(Event):
     key: str
     n: int
 

@@ -13,11 +13,19 @@ from headwater.clock import SystemClock
 from headwater.database import Database
 from headwater.operations import ConsumerState, NotPossible, list_consumers, list_projections, rebuild_projection
 from headwater.testing.harness import Harness
-from tests.flow.test_operations_app import Open, Statement, Withdraw, World, fill, in_harness, make_app
+from tests.flow.test_operations_app import Open, Statement, Withdraw, Withdrawn, World, fill, in_harness, make_app
 
 
 class Shipped(Event, service="shipping", category="Parcel"):
     account_id: str
+
+
+class Totals(ReadModel, key="account_id", inline=True):
+    cents: int = 0
+
+    @evolve
+    def withdrawn(self, event: Withdrawn) -> None:
+        self.cents += event.cents
 
 
 class Parcels(ReadModel, key="account_id"):
@@ -115,6 +123,21 @@ def test_rebuild_fills_a_read_model_anew(tmp_path: Path) -> None:
             again = await app.get(Statement, "a", after=await app.send(Withdraw("a", 1)))
             assert again is not None
             assert again.cents == 7
+
+    asyncio.run(run())
+
+
+def test_an_inline_read_model_is_rebuilt_too() -> None:
+    async def run() -> None:
+        app = make_app()
+        app.add(Totals)
+        async with Harness(app) as harness:
+            await fill(app)
+            database = harness.databases["bank"]
+            [totals] = [one for one in await list_projections(app, database, harness.channel) if one.inline]
+            assert (totals.name, totals.position, totals.behind, totals.rows) == ("bank.totals", 7, 0, 2)
+            assert await rebuild_projection(app, database, "bank.totals", lambda done, of: None) == 7
+            assert [(one.account_id, one.cents) for one in await app.find(Totals)] == [("a", 6), ("b", 6)]
 
     asyncio.run(run())
 

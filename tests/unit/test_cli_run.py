@@ -183,3 +183,14 @@ def test_what_cannot_run_says_so_once(folder: Path, options: tuple[str, ...], sa
     [line] = [line for line in written.splitlines() if not line.startswith("{")]
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_an_interrupted_tail_ends_with_130(folder: Path) -> None:
+    send(folder, "one")
+    command = [sys.executable, "-m", "headwater", "events", "tail", "--store", "sqlite:///talk.db", "--after", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "talk.Speaker/one @1" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err.strip()) == (130, "", "interrupted")

@@ -13,7 +13,7 @@ from headwater.app.runner import Runner
 from headwater.app.wiring import Wiring, WiringOptions, wire
 from headwater.channel import Channel, Start
 from headwater.clock import Clock, SystemClock
-from headwater.config import settings
+from headwater.config import Settings, settings
 from headwater.database import Database
 from headwater.decider import Aggregate, fold
 from headwater.errors import ConfigurationError, DeclarationError, NotFound, Rejected, Stale, Unknown
@@ -116,10 +116,14 @@ class App:
 
     # --- run ---
 
+    def settings(self, *, store: str = "", channel: str = "") -> Settings:
+        """The URLs that hold for this app; what is given goes before what the app was made with. Raises ConfigurationError."""
+        return settings(self.name, store=store or self._store_url, channel=channel or self._channel_url)
+
     async def connect(self, database: Database | None = None, channel: Channel | None = None) -> Wiring:
         """Open the store and wire the app to it; `database` and `channel` stand in for the URLs."""
         if self._wiring is None:
-            found = settings(self.name, store=self._store_url, channel=self._channel_url)
+            found = self.settings()
             carrier = channel or open_channel(found.channel, self.clock)
             store = database or open_database(found.store, self.clock)
             try:

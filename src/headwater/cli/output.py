@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
+
+LAST: Final = 30
+"""Characters that the last column of a table has at least, if it needs them."""
 
 
 def is_terminal() -> bool:
@@ -59,17 +62,25 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
 
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+    """A table whose cells stay whole, so that they can be copied, but for the last column, which is folded."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for name in columns[:-1]:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="crop")
+    widest = max([len(columns[-1]), *(len(row[-1]) for row in rows)])
+    justify: Literal["left", "right"] = "right" if columns[-1] in right else "left"
+    table.add_column(columns[-1], justify=justify, overflow="fold", min_width=min(widest, LAST))
     for row in rows:
         table.add_row(*(Text(text) for text in row))
-    Console().print(table)
+    console = Console()
+    needed = Measurement.get(console, console.options.update(width=10_000), table).minimum
+    console.width = max(console.width, needed)
+    console.print(table, soft_wrap=False, crop=False)
 
 
 def print_facts(facts: Sequence[tuple[str, Any]]) -> None:

@@ -54,7 +54,7 @@ class Where(Struct, frozen=True):
 
     def settings_of(self, app: App) -> Settings:
         """The URLs of an app; those of the command line go first."""
-        return settings(app.name, store=self.store or app._store_url, channel=self.channel or app._channel_url)
+        return app.settings(store=self.store, channel=self.channel)
 
 
 def takes_where(function: Callable[..., Any]) -> Callable[..., Any]:

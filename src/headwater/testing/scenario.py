@@ -1,6 +1,6 @@
 """Given / when / then for what you declare: aggregates, read models and sagas, with no database and no loop.
 
-    given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejected("not enough money")
+given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejected("not enough money")
 """
 
 from __future__ import annotations
