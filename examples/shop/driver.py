@@ -118,7 +118,8 @@ class Driver:
             complaints = self.services.complaints(self._moved - STUCK)
             self._note(f"{service}: {words}" for service, words in complaints.items())
             if quiet > FAILING and complaints:
-                return "nothing moves, and services complain"
+                service, words = next(iter(complaints.items()))
+                return f"nothing moves, and {service} says: {words}"
             if now.stuck():
                 return "some orders wait behind dead letters"
         if quiet > QUIET:

@@ -119,9 +119,7 @@ class Services:
         young = time.monotonic() - self._started[service] < YOUNG
         self._falls[service] = self._falls.get(service, 0) + 1 if young else 1
         if self._falls[service] >= FALLS:
-            raise Broken(
-                f"{service} cannot run, it ended with {code} {FALLS} times: {self.last_words(service) or 'see its log'}"
-            )
+            raise Broken(f"{service} cannot run, it ended with {code} {FALLS} times: {self._complaint(service, 0)}")
 
     def _environment(self, service: str) -> dict[str, str]:
         found = {**os.environ, **self.environment, **self.folder.environment(service)}

@@ -118,16 +118,15 @@ class Wiring:
             Wired("relay", relay, "relay"),
             Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
         ]
-        for plan in self.plans:
-            name = plan.consumer.name
-            if plan.logged:
-                wired.append(self._log_feed(plan, fence_of(name)))
-            wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
+        wired += [self._log_feed(plan, fence_of(plan.consumer.name)) for plan in self.plans if plan.logged]
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
             asking = Asking(self.service, [plan.consumer.name for plan in fed], self.database, self.channel, self.clock)
             wired.append(Wired("asking", asking, "asking"))
+        for plan in self.plans:
+            name = plan.consumer.name
+            wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
         control = await self.channel.subscribe(f"{self.service}.control", [f"{self.service}.control"], member, "now")
         self.subscriptions.append(control)
         wired.append(Wired("answering", Answering(self.service, self.database, self.channel, relay, control), ""))
@@ -188,8 +187,9 @@ class Wiring:
     def _sources(self, worker: Worker) -> tuple[frozenset[str], bool]:
         """The topics that feed a worker, and whether our own log does."""
         if isinstance(worker, CommandWorker):
-            return frozenset({f"{self.service}.commands"}), self.declared.sends
-        topics: set[str] = set()
+            topics: set[str] = {f"{self.service}.commands"} if self.declared.deciders else set()
+            return frozenset(topics), self.declared.sends
+        topics = set()
         logged = False
         for found in self.declared.schema.types():
             name = found.name

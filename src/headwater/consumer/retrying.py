@@ -15,6 +15,7 @@ from headwater.database import WriteSet, stands
 from headwater.inbox import Held, Mark, Note, Release
 
 AT_ONCE = 100
+HEAD_START = 0.5
 
 
 class Retrying:
@@ -37,7 +38,7 @@ class Retrying:
         """Run held messages whose turn it is, key by key; whether there were any."""
         if self._suspects is None:
             self._suspects = await self._recall()
-        most = self.consumer.failing.allowed(AT_ONCE)
+        most = self._allowed()
         self._due = await self.database.next_due(self.consumer.name)
         if not most or self._due is None or self._due > self.clock.now():
             return False
@@ -48,10 +49,17 @@ class Retrying:
                 await self._run_key(head.key, most, self._suspects)
         return True
 
+    def _allowed(self) -> int:
+        """How many may be tried; what is new goes first when an outage may be over: what is held has failed before."""
+        breaker = self.consumer.failing.breaker
+        if breaker.probing and self.clock.monotonic() < breaker.until + HEAD_START:
+            return 0
+        return self.consumer.failing.allowed(AT_ONCE)
+
     async def wait(self, timeout: float) -> None:
         """Until the next retry is due, at most `timeout` seconds."""
-        resting = not self.consumer.failing.allowed()
-        left = timeout if self._due is None or resting else (self._due - self.clock.now()) / 1_000_000
+        idle = self._due is None or not self._allowed()
+        left = timeout if idle else ((self._due or 0) - self.clock.now()) / 1_000_000
         await self.clock.sleep(min(timeout, max(left, 0.0)))
 
     async def _recall(self) -> set[Place]:

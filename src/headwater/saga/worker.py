@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from headwater.consumer import Arrival, Outcome, run_purely
 from headwater.consumer.arrival import Faulty, Waiting
-from headwater.consumer.outgoing import Leaving, Outgoing, addressed, collect, instance_of, refused
+from headwater.consumer.outgoing import Leaving, Outgoing, addressed, collect, instance_of
 from headwater.database import Database, Transaction
 from headwater.decider import as_messages, field_types
 from headwater.errors import SchemaError
@@ -80,7 +80,7 @@ class SagaWorker:
         if message.kind == "timer":
             return stream_key(message.stream)
         if message.kind == "reply":
-            return stream_key(refused.decode(message.data).stream)
+            return stream_key(arrival.payload(self.schema).stream)
         return str(getattr(arrival.payload(self.schema), self.reactions.saga.__key__))
 
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
