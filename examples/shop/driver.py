@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .feeder import client, feed
@@ -99,7 +99,7 @@ class Driver:
             if why := self._hopeless(now):
                 return f"{why}; {len(self.orders) - now.placed} orders are not placed, {now.open} are open"
             await asyncio.sleep(LOOK)
-            self._note(self.services.restart_fallen())
+            self.notes += self.services.restart_fallen()
 
     def _show(self, now: Snapshot) -> None:
         if now != self._last:
@@ -108,18 +108,15 @@ class Driver:
         seconds = time.monotonic() - self._begun
         self.view.show(Scene(len(self.orders), seconds, now, self.services.up(), self.services.kills, self.notes))
 
-    def _note(self, notes: Iterable[str]) -> None:
-        self.notes += [note for note in notes if note not in self.notes]
-
     def _hopeless(self, now: Snapshot) -> str:
         """Why waiting is no use any more; empty while it is."""
         quiet = time.time() - self._moved
         if quiet > STUCK:
             complaints = self.services.complaints(self._moved - STUCK)
-            self._note(f"{service}: {words}" for service, words in complaints.items())
+            said = [f"{service} says: {words}" for service, words in complaints.items()]
+            self.notes += [note for note in said if note not in self.notes]
             if quiet > FAILING and complaints:
-                service, words = next(iter(complaints.items()))
-                return f"nothing moves, and {service} says: {words}"
+                return f"nothing moves, and {said[0]}"
             if now.stuck():
                 return "some orders wait behind dead letters"
         if quiet > QUIET:

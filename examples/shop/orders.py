@@ -175,4 +175,3 @@ class Customer(ReadModel, key="customer_id", table="customers"):
 
 app = App("orders", journal=True, retry=SETTINGS.retry)
 app.add(Order, Fulfilment, Customer)
-app.add(ReserveStock, ReleaseStock, TakePayment, RefundPayment, ShipOrder)  # what the saga sends to other services

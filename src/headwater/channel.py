@@ -92,7 +92,8 @@ class Channel(Protocol):
     ) -> dict[int, str]:
         """Publish durably, in order. The answer says which publications (by index) were refused for themselves, and why.
 
-        With a producer, its position in its own log is kept in the same step; a producer of an older epoch is refused.
+        With a producer, its position in its own log is kept in the same step, and only moves forward; a producer of an
+        older epoch is refused.
         Raises ChannelError if the channel cannot take messages now; nothing is then published, or it may be: publish again.
         """
         ...

@@ -36,8 +36,8 @@ def _from_environment(env: Mapping[str, str], name: str) -> str:
         return env.get(name, "")
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(f"{name}_FILE names {path}, which cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{name}_FILE names {path!r}, which cannot be read: {error}") from error
 
 
 def _project(path: Path) -> dict[str, str]:
@@ -45,9 +45,14 @@ def _project(path: Path) -> dict[str, str]:
         return {}
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"pyproject.toml cannot be read: {error}") from error
-    found = document.get("tool", {}).get("headwater", {})
+    tool = document.get("tool", {})
+    found = tool.get("headwater", {}) if isinstance(tool, dict) else tool
+    if not isinstance(found, dict):
+        raise ConfigurationError(
+            '[tool.headwater] in pyproject.toml is not a table; write: store = "sqlite:///orders.db" under it'
+        )
     unknown = set(found) - {"store", "channel"}
     if unknown:
         raise ConfigurationError(

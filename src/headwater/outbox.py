@@ -90,6 +90,10 @@ class Outbox:
         clock = self.clock
         return Draft(kind, clock.new_id(), found.name, found.version, JSON, clock.now(), found.to_bytes(payload), meta)
 
+    def encoded(self, name: str, version: int, data: bytes, meta: bytes) -> Draft:
+        """The draft of a command that is encoded already."""
+        return Draft("command", self.clock.new_id(), name, version, JSON, self.clock.now(), data, meta)
+
     def stream_for(self, payload: Any, consumer: str, key: str, tenant: str = "") -> str:
         """The stream that a message returned by a consumer goes to; `consumer` is its full name."""
         found = self.schema.of(type(payload))

@@ -77,6 +77,10 @@ class Relay:
         await self.database.changed(self._position or 0, timeout)
 
     async def _find_place(self) -> None:
+        """Where the relay before this one stopped; from here on nothing of that one is taken."""
+        fence = self.fence()
+        if fence is not None and self.channel.capabilities.producer_position:
+            await self.channel.publish([], producer=self.service, position=0, epoch=fence.epoch)
         kept = await self.channel.producer_position(self.service)
         stored = await self.database.checkpoint(self.name) if kept is None else kept
         self._holding = await self._holds_any()

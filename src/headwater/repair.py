@@ -26,6 +26,7 @@ WAIT = int(GRACE * 1_000_000)
 PAUSE = 1.0
 ASK_AT_ONCE = 1000
 AGAIN_AT_ONCE = 1000
+LAST = 2**63 - 1
 
 
 class Republish(Event, service="headwater", category="control", stored="headwater.Republish"):
@@ -160,6 +161,7 @@ def read_request(body: bytes) -> Republish | None:
     """A request from the wire; None if it is not one: whoever asked asks again."""
     try:
         fields: Any = check_strict(body)
-        return msgspec.convert(fields, Republish)
+        request = msgspec.convert(fields, Republish)
     except (SchemaError, msgspec.ValidationError):
         return None
+    return request if 0 <= request.after <= LAST else None

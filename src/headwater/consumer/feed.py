@@ -49,6 +49,7 @@ class Feed:
         self._noted: Batch | None = None
         self._suspects: set[Place] = set()
         self._crashed: set[Place] = set()
+        self._tried: list[int] = []
         self._begun = False
 
     async def begin(self) -> None:
@@ -92,13 +93,24 @@ class Feed:
 
     async def _fetch(self) -> Batch | None:
         """The next batch; one message to see whether an outage is over."""
-        probing = all(consumer.failing.breaker.probing for consumer in self.consumers)
-        return await self.source.fetch(1 if probing else self.size)
+        trips = self._trips()
+        batch = await self.source.fetch(1 if all(trips) else self.size)
+        self._tried = trips if batch is not None else []
+        return batch
 
     async def _blocked(self) -> bool:
-        """Stop fetching when one consumer holds as much as it may, or when the breakers of all are open."""
+        """Stop fetching when one consumer holds as much as it may, or when the breakers of all are open.
+
+        When their rest is over, one message is fetched; no more before it is known what became of the dependency.
+        """
         full = [await consumer.full() for consumer in self.consumers]
-        return any(full) or all(consumer.failing.breaker.resting() for consumer in self.consumers)
+        resting = all(consumer.failing.breaker.resting() for consumer in self.consumers)
+        trips = self._trips()
+        return any(full) or resting or (all(trips) and trips == self._tried)
+
+    def _trips(self) -> list[int]:
+        """How often the breaker of each consumer has opened in the present outage."""
+        return [consumer.failing.breaker.trips for consumer in self.consumers]
 
     async def _run(self, batch: Batch) -> None:
         if batch.malformed:
@@ -109,7 +121,8 @@ class Feed:
             if self._noted is not batch:
                 await self._note(batch)
             self._next = await self._fetch()
-            await self._take(batch, places(self._next.messages) if self._next else ())
+            following = places(self._next.messages) if self._next else []
+            await self._take(batch, following if self._alone else [*places(batch.messages), *following])
             self._noted = self._next
         await self.source.acknowledge(batch)
 
@@ -119,10 +132,17 @@ class Feed:
         return bool(asked) and not asked.isdisjoint(places(batch.messages))
 
     async def _run_carefully(self, parts: Sequence[Batch]) -> None:
-        """Run parts of a batch one after another, each noted in the commit that settles the one before."""
+        """Run parts of a batch one after another, each noted alone: where it can be in the commit that settles the one before."""
         await self._note(parts[0])
         for part, after in zip_longest(parts, parts[1:]):
-            await self._take(part, places(after.messages) if after else ())
+            await self._take(part, (places(after.messages) if after else []) if self._alone else None)
+            if after and not self._alone:
+                await self._note(after)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether one consumer settles a whole batch; where several do, it stays noted until all have."""
+        return len(self.consumers) == 1
 
     async def _note(self, batch: Batch) -> None:
         await self._commit(WriteSet(note=Note(self.name, places(batch.messages)), fence=self.fence()))
@@ -131,11 +151,11 @@ class Feed:
         [answer] = await self.database.commit([write])
         stands(answer)
 
-    async def _take(self, batch: Batch, following: Sequence[Place]) -> None:
-        """Let every consumer take a batch, and wait for all; what others may still be running stays noted meanwhile."""
+    async def _take(self, batch: Batch, noted: Sequence[Place] | None) -> None:
+        """Let every consumer take a batch, and wait for all; the first to settle notes what is in hand from then on."""
         arrivals = [Arrival(message, strict=not self.source.ours) for message in batch.messages]
         first, *others = self.consumers
-        note = Note(self.name, [*places(batch.messages), *following] if others else following)
+        note = Note(self.name, noted) if noted is not None else None
         done = await asyncio.gather(
             first.take(batch, self._for(first, arrivals), note, self.fence, self._crashed),
             *(one.take(batch, self._for(one, arrivals), None, self.fence, self._crashed) for one in others),
@@ -149,8 +169,8 @@ class Feed:
             self._crashed.difference_update(places(batch.messages))
 
     def _for(self, consumer: Consumer, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        """What a consumer takes of a batch: all of our own log, and its topics of a channel."""
-        if len(self.consumers) == 1:
+        """What a consumer takes of a batch: all of it, or its topics."""
+        if self._alone:
             return arrivals
         return [one for one in arrivals if topic_of(one.message, "") in consumer.options.topics]
 

@@ -49,8 +49,9 @@ class Once:
             if repeat:
                 raise
             raise Uncertain(f"{name!r} ended in {type(error).__name__}: it may have happened") from error
-        await self._store(Step(self._consumer, self._message_id, name, done=True, outcome=self._encode(name, outcome)))
-        return outcome
+        encoded = self._encode(name, outcome)
+        await self._store(Step(self._consumer, self._message_id, name, done=True, outcome=encoded))
+        return msgspec.json.decode(encoded)
 
     def key(self, name: str) -> str:
         """The idempotency key of an effect: the same for every attempt on this message."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from headwater.consumer.arrival import Arrival, Outcome
 from headwater.errors import DeclarationError
-from headwater.message import Draft, Kind, Recorded, Refused, caused_by
+from headwater.message import Draft, Kind, Recorded, Refused, caused_by, stream_of
 from headwater.outbox import After, Appends, CancelTimer, Outbox, sender
 from headwater.timer import Cancel, Timer
 
@@ -32,6 +32,15 @@ def addressed(message: Recorded, consumer: str) -> bool:
 def instance_of(key: str, tenant: str) -> str:
     """What tells an instance from those of other tenants with the same key."""
     return f"{tenant}:/{key}" if tenant else key
+
+
+class Encoded(Struct, frozen=True):
+    """A command that was encoded before: it needs its class no more."""
+
+    type: str
+    version: int
+    service: str
+    data: bytes
 
 
 class Leaving(Struct, frozen=True):
@@ -62,6 +71,9 @@ class Outgoing:
                 timers.append(self._timer(result, meta, key, tenant))
             elif isinstance(result, CancelTimer):
                 timers.append(Cancel(self.consumer, instance_of(key, tenant), self._timer_name(result.timer)))
+            elif isinstance(result, Encoded):
+                draft = self.outbox.encoded(result.type, result.version, result.data, meta)
+                drafts.append((stream_of(f"{self.consumer}>{result.service}", key, tenant), draft))
             else:
                 stream = self.outbox.stream_for(result, self.consumer, key, tenant)
                 drafts.append((stream, self.outbox.draft(result, meta)))
@@ -76,7 +88,9 @@ class Outgoing:
         elif found.name in self.takes:
             stream = self.outbox.timer_stream(self.consumer, key, tenant)
         else:
-            raise DeclarationError(f"{self.consumer} sets a timer with {found.name}, which it does not take: nobody would")
+            raise DeclarationError(
+                f"{self.consumer} sets a timer with {found.name}, which it does not take: nobody would"
+            )
         draft = self.outbox.draft_as(found, after.message, meta, kind)
         due = self.outbox.clock.now() + after.microseconds
         return Timer(self.consumer, instance_of(key, tenant), after.name or found.name, due, stream, draft)

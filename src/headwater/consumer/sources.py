@@ -110,5 +110,7 @@ def read(delivery: Delivery) -> Recorded:
     """The message of a delivery. Raises SchemaError, also where its stream belongs to another topic."""
     message = from_headers(delivery.headers, delivery.body, delivery.position)
     if message.kind == "control" or topic_of(message, "") != delivery.topic:
-        raise SchemaError(f"the subject {message.stream!r} of a {message.kind} does not belong to topic {delivery.topic!r}")
+        raise SchemaError(
+            f"the subject {message.stream!r} of a {message.kind} does not belong to topic {delivery.topic!r}"
+        )
     return message

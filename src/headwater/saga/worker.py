@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from headwater.consumer import Arrival, Outcome, run_purely
 from headwater.consumer.arrival import Faulty, Waiting
-from headwater.consumer.outgoing import Leaving, Outgoing, addressed, collect, instance_of
+from headwater.consumer.outgoing import Encoded, Leaving, Outgoing, addressed, collect, instance_of
 from headwater.database import Database, Transaction
 from headwater.decider import as_messages, field_types
 from headwater.errors import SchemaError
@@ -26,10 +26,11 @@ class NotStarted(Waiting):
 
 
 class Remembered(Struct, frozen=True):
-    """A command kept by `Undo`."""
+    """A command kept by `Undo`, as it will be sent."""
 
     type: str
     version: int
+    service: str
     data: msgspec.Raw
 
 
@@ -93,9 +94,7 @@ class SagaWorker:
                 keys.append(error)
         return await run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo))
 
-    async def _fold(
-        self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int]
-    ) -> Outcome:
+    async def _fold(self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int]) -> Outcome:
         instances = {index: instance_of(str(keys[index]), arrivals[index].metadata.tenant) for index in todo}
         stored = await self.database.sagas(self.name, list(set(instances.values())))
         leaving: list[Leaving] = []
@@ -134,10 +133,11 @@ class SagaWorker:
                 instance.ended = True
             elif isinstance(result, Undo):
                 found = self.schema.of(type(result.command))
-                instance.undo.append(Remembered(found.name, found.version, msgspec.Raw(found.to_bytes(result.command))))
+                data = msgspec.Raw(found.to_bytes(result.command))
+                instance.undo.append(Remembered(found.name, found.version, found.service, data))
             elif isinstance(result, Compensate):
                 leaving += [
-                    self.schema.decode(one.type, one.version, bytes(one.data)) for one in reversed(instance.undo)
+                    Encoded(one.type, one.version, one.service, bytes(one.data)) for one in reversed(instance.undo)
                 ]
                 instance.undo = []
             else:
@@ -166,7 +166,9 @@ class SagaWorker:
             back = self._decoder.decode(encoded)
             same = {field: getattr(back, field) for field in self._fields} == state
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise Faulty(instance.met, SchemaError(f"{self.name} {name}: its state cannot be stored: {error}")) from error
+            raise Faulty(
+                instance.met, SchemaError(f"{self.name} {name}: its state cannot be stored: {error}")
+            ) from error
         if not same:
             raise Faulty(instance.met, SchemaError(f"{self.name} {name}: its state would change when stored: {state}"))
         data = msgspec.json.encode(Stored(msgspec.Raw(encoded), instance.undo))

@@ -38,7 +38,10 @@ class MemoryChannel:
     @classmethod
     def from_url(cls, url: str, clock: Clock) -> MemoryChannel:
         """The channel of `memory://` (its own messages) or `memory://name` (shared); options: `limit`, `partitions`."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ConfigurationError(f"{url!r} is no URL ({error}): write memory:// or memory://name") from error
         options = dict(OPTIONS)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name not in options or not value.isdecimal():
@@ -73,7 +76,8 @@ class MemoryChannel:
         answer = {index: why for index, one in enumerate(publications) if (why := self._refusal(one))}
         broker.publish([one for index, one in enumerate(publications) if index not in answer], self.clock.now())
         if producer:
-            broker.producers[producer] = (position, epoch)
+            known, _ = broker.producers.get(producer, (0, epoch))
+            broker.producers[producer] = (max(known, position), epoch)
         return answer
 
     async def producer_position(self, producer: str) -> int | None:

@@ -64,7 +64,7 @@ class Publish(Struct, frozen=True):
                 return ChannelError(
                     f"another relay of {self.producer} has taken over: this one, of epoch {self.epoch}, stops"
                 )
-            sql = "INSERT INTO producers VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET position = ?2, epoch = ?3"
+            sql = "INSERT INTO producers VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET position = max(position, ?2), epoch = ?3"
             connection.execute(sql, (self.producer, self.position, self.epoch))
         _insert(connection, MESSAGES, self.messages)
         _insert(connection, DELAYED, self.delayed)

@@ -1,0 +1,240 @@
+"""The rigs of `./dev prove` in a few seconds each, what their runner says, and that they see a bug that was planted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from headwater import ConfigurationError
+from headwater.adapters.memory import MemoryChannel, MemoryDatabase
+from headwater.adapters.sqlite.file import PRAGMAS
+from headwater.consumer import consumer, custody
+from headwater.lease import Fence
+from headwater.relay import Relay
+from headwater.tail import Tail
+from headwater.testing.clock import VirtualClock
+from tests.fault.rigs import disk, fuzz, late, pause, power, runner, soak
+from tests.fault.rigs.disk_space import small_disk
+from tests.fault.rigs.fuzz_flow import deliver
+from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
+from tests.fault.rigs.pair import Book, desk
+from tests.fault.rigs.trial import TrialResult, isolated
+
+TARGETS = {target.name: target for target in targets()}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("headwater")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+# --- each rig ---
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["channel", "database"])
+def test_power(seed: int) -> None:
+    found = power.one_trial(seed)
+    assert (found.violations, found.trials > 40) == ([], True)
+
+
+@pytest.mark.parametrize("seed", [1, 2], ids=["channel", "database"])
+def test_power_sees_commits_that_are_not_synced(seed: int) -> None:
+    with mock.patch.dict(PRAGMAS, synchronous=1):
+        assert power.one_trial(seed).violations
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_fuzz(name: str) -> None:
+    chance = random.Random(name)
+    target = TARGETS[name]
+    found = (fuzz.attempt(target, fuzz.mutated(chance, target.seeds)) for _ in range(8_000))
+    assert {one for one in found if one} == set()
+
+
+def test_fuzz_delivers_to_real_consumers() -> None:
+    chance = random.Random(1)
+    assert deliver([fuzz.mutated(chance, TARGETS["wire"].seeds) for _ in range(200)]) == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for read, *_ in CHOSEN for file in sorted((CORPUS / read.__name__).iterdir()) if FOUND not in file.name],
+    ids=lambda file: f"{file.parent.name}/{file.name}",
+)
+def test_the_corpus_is_valid(file: Path) -> None:
+    TARGETS[file.parent.name].read(file.read_bytes())
+
+
+def test_fuzz_sees_undocumented_errors_and_hangs() -> None:
+    def fall(data: bytes) -> object:
+        if data == b"hang":
+            while True:
+                pass
+        return {b"": 0}[data]
+
+    target = Target("planted", fall, (ConfigurationError,), 1, [b"x"])
+    assert "KeyError" in str(fuzz.attempt(target, b"x"))
+    with fuzz._watched() as begin:
+        begin(1)
+        assert "Hang" in str(fuzz.attempt(target, b"hang"))
+
+
+@pytest.mark.parametrize("mounted", [True, False], ids=["mounted", "pretended"])
+def test_disk(mounted: bool) -> None:
+    with small_disk(mounted=mounted) as space:
+        scene = disk.Scene(space, random.Random(1))
+        scene.full_for = 0.3
+        found = asyncio.run(scene.play())
+    assert (found.effective, found.violations) == (True, [])
+
+
+def test_pause() -> None:
+    found = pause.pauses(5, 1)  # a member of the mirror: the relay of the desk has the flaw that is shown below
+    assert found.violations == []
+
+
+def test_late() -> None:
+    report = runner.run("late", runner.Wanted(count=6))
+    assert report.told == []
+
+
+def test_late_sees_an_inbox_that_forgets() -> None:
+    sort = custody.sort_delivered
+
+    def forgetful(name: str, messages: Any, marks: dict[str, int], *rest: Any, **options: Any) -> Any:
+        return sort(name, messages, dict.fromkeys(marks, 0), *rest, **options)
+
+    with mock.patch.object(consumer, "sort_delivered", forgetful):
+        assert late.one_trial(1).violations
+
+
+def test_soak() -> None:
+    found = soak.one_trial(1, 4.0)
+    assert (found.effective, found.violations) == (True, [])
+
+
+def test_soak_sees_what_grows() -> None:
+    flat, leak = soak.Series(), soak.Series()
+    for second in range(100):
+        flat.add(second, 100.0 + second % 7)
+        leak.add(second, 100.0 + second)
+    assert (soak.grown("orders: memory MiB", flat), bool(soak.grown("orders: memory MiB", leak))) == ("", True)
+
+
+# --- what the rigs have found ---
+
+
+class Slow(MemoryChannel):
+    """Where a publication stops on its way until it is let go."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock)
+        self.way: dict[int, asyncio.Event] = {}
+
+    async def publish(self, publications: Sequence[Any], **options: Any) -> dict[int, str]:
+        if publications and options["epoch"] in self.way:
+            await self.way[options["epoch"]].wait()
+        return await super().publish(publications, **options)
+
+
+def test_a_relay_that_was_stopped_publishes_nothing_after_another_took_over() -> None:
+    async def scene() -> int:
+        clock = VirtualClock()
+        channel, database, app = Slow(clock), MemoryDatabase(clock), desk(clock=clock)
+        await channel.open()
+        await database.open()
+        await app.connect(database, channel)
+        subscription = await channel.subscribe("g", ["desk.Entry"], "m")
+
+        def relay(epoch: int) -> Relay:
+            return Relay("desk", database, Tail(database), channel, clock, lambda: Fence("relay", epoch))
+
+        await app.send(Book("k", 1))
+        channel.way = {1: asyncio.Event(), 2: asyncio.Event()}
+        old = asyncio.ensure_future(relay(1).step())
+        await asyncio.sleep(0.01)
+        new = asyncio.ensure_future(relay(2).step())
+        await asyncio.sleep(0.01)
+        channel.way[1].set()
+        await asyncio.gather(old, return_exceptions=True)
+        channel.way[2].set()
+        await new
+        return len(await subscription.fetch(10))
+
+    assert asyncio.run(scene()) == 1
+
+
+# --- the runner ---
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, one_trial: Any, count: int = 10) -> None:
+    module: Any = ModuleType("tests.fault.rigs.planted")
+    module.COUNT, module.one_trial = count, one_trial
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(runner, "_modules", lambda: iter(["planted"]))
+
+
+def test_all_rigs_are_found() -> None:
+    assert {"power", "fuzz", "disk", "pause", "late", "soak"} <= set(runner.names())
+
+
+def test_a_violation_is_told_with_its_seed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    planted(monkeypatch, lambda seed: TrialResult(seed != 3, ["lost"] if seed == 5 else []))
+    assert runner.main(["planted", "--json"]) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found | {"seconds": 0} == {"rig": "planted", "trials": 10, "violations": 1, "seeds": [5], "seconds": 0}
+    assert "planted --seed 5: lost" in err
+
+
+def test_a_seed_is_replayed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def trial(seed: int) -> TrialResult:
+        seeds.append(seed)
+        return TrialResult(True)
+
+    planted(monkeypatch, trial)
+    assert (runner.main(["planted", "--seed", "7"]), seeds) == (0, [7])
+
+
+def test_where_no_fault_takes_effect_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, lambda seed: TrialResult(False))
+    assert runner.main(["planted"]) == 1
+
+
+def test_an_interrupt_tells_what_was_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def trial(seed: int) -> TrialResult:
+        if seed == 4:
+            raise KeyboardInterrupt
+        return TrialResult(True)
+
+    planted(monkeypatch, trial)
+    assert runner.main(["planted", "--json"]) == runner.STOPPED
+    assert json.loads(capsys.readouterr().out)["trials"] == 3
+
+
+def test_a_trial_that_falls_or_dies_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, lambda seed: 1 / 0, count=1)
+    assert "ZeroDivisionError" in runner.run("planted", runner.Wanted(count=1)).told[0]
+    assert "died" in isolated(die, 1).violations[0]
+
+
+def die(seed: int) -> TrialResult:
+    import os
+
+    os._exit(seed)
