@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 
 from headwater.channel import Publication
 from headwater.clock import iso
-from headwater.database import WriteSet
+from headwater.database import Failed, WriteSet
 from headwater.inbox import Held, Reason, Release
 from headwater.message import Recorded
 from headwater.testing.harness import Harness
@@ -48,6 +48,8 @@ def failing_commits(
         left[0] -= 1
         if after:
             await commit(writes)
+        if answered:
+            return [Failed(error) for _ in writes]
         raise error
 
     database.commit = fail

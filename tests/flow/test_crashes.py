@@ -31,6 +31,19 @@ async def keep_alive(world: Harness, app: App, most: int = 60) -> int:
     raise AssertionError("it dies for ever")
 
 
+async def count_notes(world: Harness) -> list[object]:
+    """Grows by one with each commit that notes a batch of the channel."""
+    noted: list[object] = []
+    commit = world.databases["mail"].commit
+
+    async def counted(writes):
+        noted.extend(write for write in writes if write.note and write.note.feed == "mail.channel/harness")
+        return await commit(writes)
+
+    world.databases["mail"].commit = counted
+    return noted
+
+
 async def effects(world: Harness, taker: Taker) -> list[tuple[str, int]]:
     return [(one.key, one.n) for one in await payloads(world, taker.app, Noted)]
 
@@ -52,6 +65,9 @@ async def test_a_message_that_kills_its_process_is_found_and_parked_and_all_othe
             ("b", 4, Reason.BEHIND, 0, 0),
         ]
         assert "5 times" in rows[0].cause
+        await world.restart(taker.app)
+        await world.settle()
+        assert (await world.held(taker.app))[0].crashes == 5, "a start alone charges nobody"
         done = await effects(world, taker)
         assert sorted(done) == sorted([("b", 1)] + [(key, n) for key in "ac" for n in range(1, 5)])
         assert in_order(done)
@@ -73,6 +89,7 @@ async def test_the_order_of_its_key_is_kept_while_it_is_being_found():
 async def test_innocent_messages_are_never_charged_however_often_the_process_dies():
     """The process is killed from outside, again and again, with whole batches in hand."""
     producer, taker = shop(), Taker(model=False, batch=4)
+    charged: list[int] = []
     async with Harness(producer, taker.app) as world:
         await bump(producer, *"abcdabcdabcd")
         for _ in range(30):
@@ -80,9 +97,11 @@ async def test_innocent_messages_are_never_charged_however_often_the_process_die
                 try:
                     await world.settle()
                 except Killed:
+                    charged += [row.crashes for row in await world.held(taker.app)]
                     await world.restart(taker.app)
         await keep_alive(world, taker.app)
         assert await world.held(taker.app) == []
+        assert charged == []
         assert sorted(await effects(world, taker)) == sorted((key, n) for key in "abcd" for n in range(1, 4))
 
 
@@ -220,17 +239,9 @@ async def test_after_a_crash_it_is_as_fast_as_before_once_what_was_in_hand_is_do
         await world.restart(taker.app)
         await world.settle()
         await bump(producer, *"abcd" * 5)
-        commits = 0
-        commit = world.databases["mail"].commit
-
-        async def counted(writes):
-            nonlocal commits
-            commits += any(write.note and write.note.feed == "mail.channel/harness" for write in writes)
-            return await commit(writes)
-
-        world.databases["mail"].commit = counted
+        commits = await count_notes(world)
         await world.settle()
-        assert commits == 6, "one a batch, and one for an idle start"
+        assert len(commits) == 6, "one a batch, and one for an idle start"
 
 
 @played
@@ -241,8 +252,10 @@ async def test_what_was_noted_but_goes_to_another_member_hinders_nobody():
         notes["mail.channel/harness"] = [("shop.Counter/elsewhere", n) for n in range(1, 4)]
         await world.restart(taker.app)
         await bump(producer, *"abcd" * 4)
+        commits = await count_notes(world)
         await world.settle()
         assert len(await effects(world, taker)) == 16
+        assert len(commits) == 5
 
 
 @played

@@ -292,7 +292,7 @@ async def test_a_service_answers_only_for_its_own_streams_and_only_requests():
             await world.channel.publish([Publication("shop.control", "x", {"subject": "x", "streamversion": "1"}, body)])
         await world.settle()
         again = [one for one in channel.sent if one.topic != "shop.control"]
-        assert [int(one.headers["streamversion"]) for one in again] == [1]
+        assert again == []
         assert taker.calls == [("a", 1)]
 
 

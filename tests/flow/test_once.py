@@ -213,12 +213,14 @@ async def test_a_call_that_may_be_repeated_is_repeated_with_the_same_key(crash):
         assert await world.held(till.app) == []
 
 
+@pytest.mark.parametrize("raised", [True, False])
 @played
-async def test_an_intent_that_cannot_be_stored_calls_nobody():
+async def test_an_intent_that_cannot_be_stored_calls_nobody(raised):
     producer, till = shop(), Till()
     async with Harness(producer, till.app) as world:
         await producer.send(Bump("a"))
-        with failing_commits(world.databases["mail"], DatabaseError("full"), any_set(lambda write: write.steps)):
+        database, full = world.databases["mail"], DatabaseError("full")
+        with failing_commits(database, full, any_set(lambda write: write.steps), answered=not raised):
             await world.settle()
         assert till.charges == []
         await played_out(world)
