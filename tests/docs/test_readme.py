@@ -20,7 +20,9 @@ def written(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50, check=False
+    )
 
 
 def test_the_bank_does_what_its_comments_say(written: Path) -> None:

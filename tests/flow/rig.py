@@ -36,9 +36,15 @@ def played(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 @contextmanager
 def failing_commits(
-    database: Any, error: BaseException, when: Callable[[Sequence[WriteSet]], bool], *, after=False, times=1
-):
-    """The first `times` commits for which `when` holds raise: before they are written, or after."""
+    database: Any,
+    error: BaseException,
+    when: Callable[[Sequence[WriteSet]], bool],
+    *,
+    after: bool = False,
+    times: int = 1,
+    answered: bool = False,
+) -> Iterator[None]:
+    """The first `times` commits for which `when` holds raise, or answer Failed: before they are written, or after."""
     commit, left = database.commit, [times]
 
     async def fail(writes: Sequence[WriteSet]) -> Any:
@@ -133,7 +139,9 @@ async def types_in(world: Harness, app: Any) -> list[str]:
 async def payloads(world: Harness, app: Any, kind: type) -> list[Any]:
     """What an app has written of one event class, in order."""
     name = app.schema.of(kind).name
-    return [app.schema.decode(one.type, one.type_version, one.data) for one in await log_of(world, app) if one.type == name]
+    return [
+        app.schema.decode(one.type, one.type_version, one.data) for one in await log_of(world, app) if one.type == name
+    ]
 
 
 def in_order(pairs: Sequence[tuple[str, int]]) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.flow.rig import Killed, failing_commits, in_order, killed, log_of, payloads, played, publication, settles
-from tests.flow.shop import Bump, Bumped, Noted, Tally, Taker, shop
 
 from headwater import App, ChannelError, Conflict, DatabaseError, Event, ReadModel, Retry, evolve
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import Killed, failing_commits, in_order, killed, log_of, payloads, played, publication, settles
+from tests.flow.shop import Bump, Bumped, Noted, Taker, Tally, shop
 
 KEYS = ("a", "b", "c")
 
@@ -88,7 +88,11 @@ async def test_a_crash_between_commit_and_acknowledge_redelivers_all_and_effects
     producer, taker = shop(), Taker()
     async with Harness(producer, taker.app) as world:
         await bump(producer, *KEYS * 3)
-        [subscription] = [one for one in taker.app.wiring.subscriptions if one.member == "harness" and one._topics[0] != "mail.control"]
+        [subscription] = [
+            one
+            for one in taker.app.wiring.subscriptions
+            if one.member == "harness" and one._topics[0] != "mail.control"
+        ]
 
         async def die(deliveries):
             raise Killed
@@ -158,9 +162,7 @@ async def test_a_wiped_inbox_takes_all_again():
         await bump(producer, "a", "a")
         await world.settle()
         world.databases["mail"].file.tables.pop("marks")
-        await world.channel.publish(
-            [publication("shop.Counter/a", n, "shop.Bumped", Bumped("a", n)) for n in (1, 2)]
-        )
+        await world.channel.publish([publication("shop.Counter/a", n, "shop.Bumped", Bumped("a", n)) for n in (1, 2)])
         await world.settle()
         assert taker.calls == [("a", 1), ("a", 2)] * 2
 
@@ -207,6 +209,7 @@ class Doubled:
 @played
 async def test_two_members_that_fold_into_one_row_lose_nothing():
     """A row is named by a field, not by the stream: two members may fold into it at the same time."""
+
     def member() -> App:
         app = App("stats")
         app.add(Spent)
@@ -391,7 +394,10 @@ async def test_the_log_of_a_consumer_is_whole_after_many_faults():
 
     for seed in range(15):
         chance = random.Random(seed)
-        producer, taker = shop(batch=chance.choice([1, 3, 50])), Taker(batch=chance.choice([1, 2, 50]), retry=Retry(attempts=100, base=0.001))
+        producer, taker = (
+            shop(batch=chance.choice([1, 3, 50])),
+            Taker(batch=chance.choice([1, 2, 50]), retry=Retry(attempts=100, base=0.001)),
+        )
         async with Harness(producer, taker.app, seed=seed) as world:
             for _ in range(25):
                 await bump(producer, *chance.choices(KEYS, k=3))

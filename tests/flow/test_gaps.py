@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.rig import in_order, payloads, played, publication
-from tests.flow.shop import Bump, Bumped, Noted, Tally, Taker, shop
 
 from headwater import After, App, Command, Event
 from headwater.channel import Publication
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import in_order, payloads, played, publication
+from tests.flow.shop import Bump, Bumped, Noted, Taker, Tally, shop
 
 A = "shop.Counter/a"
 
@@ -289,7 +289,9 @@ async def test_a_service_answers_only_for_its_own_streams_and_only_requests():
             b"\xff",
         ]
         for body in bodies:
-            await world.channel.publish([Publication("shop.control", "x", {"subject": "x", "streamversion": "1"}, body)])
+            await world.channel.publish(
+                [Publication("shop.control", "x", {"subject": "x", "streamversion": "1"}, body)]
+            )
         await world.settle()
         again = [one for one in channel.sent if one.topic != "shop.control"]
         assert again == []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.flow.rig import log_of, payloads, played, publication, redrive
-from tests.flow.shop import Bump, Bumped, Counter, Noted, Tally, Taker, shop
 
 from headwater import App, Command, Event, Refused, Saga, react
 from headwater.channel import Publication
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import log_of, payloads, played, publication, redrive
+from tests.flow.shop import Bump, Bumped, Counter, Noted, Taker, Tally, shop
 
 A, B = "shop.Counter/a", "shop.Counter/b"
 
@@ -109,7 +109,12 @@ async def test_an_unknown_event_type_on_a_subscribed_topic_is_skipped():
     taker = Taker()
     async with Harness(taker.app) as world:
         await world.channel.publish(
-            [good(1, "a"), publication(A, 2, "shop.Renamed", {"whatever": 1}), good(3, "a"), publication(B, 1, "shop.Gone", b"??")]
+            [
+                good(1, "a"),
+                publication(A, 2, "shop.Renamed", {"whatever": 1}),
+                good(3, "a"),
+                publication(B, 1, "shop.Gone", b"??"),
+            ]
         )
         await world.settle()
         assert taker.calls == [("a", 1), ("a", 3)]
@@ -142,7 +147,10 @@ async def test_an_unknown_command_is_a_dead_letter_and_others_flow():
         await world.settle()
         assert [one.stream for one in await log_of(world, app)] == ["shop.Counter/a"]
         rows = await world.held(app)
-        assert [(row.consumer, row.reason) for row in rows] == [("shop.commands", Reason.DEAD), ("shop.commands", Reason.BEHIND)]
+        assert [(row.consumer, row.reason) for row in rows] == [
+            ("shop.commands", Reason.DEAD),
+            ("shop.commands", Reason.BEHIND),
+        ]
         assert "unknown message type 'shop.Explode'" in rows[0].cause
 
 
@@ -215,10 +223,9 @@ async def test_a_malformed_delivery_comes_once_however_often_it_is_delivered():
 
 @played
 async def test_a_malformed_dead_letter_cannot_be_lost_by_a_failing_commit():
-    from tests.flow.rig import any_set
-
     from headwater.database import Failed
     from headwater.errors import DatabaseError
+    from tests.flow.rig import any_set
 
     taker = Taker()
     async with Harness(taker.app) as world:

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.flow.rig import Killed, any_set, failing_commits, played, redrive
-from tests.flow.shop import Bump, Bumped, shop
 
 from headwater import App, DatabaseError, Event, NotDone, Once, Retry
 from headwater.database import WriteSet
 from headwater.inbox import Reason, Step
 from headwater.testing.harness import Harness
+from tests.flow.rig import Killed, any_set, failing_commits, played, redrive
+from tests.flow.shop import Bump, Bumped, shop
 
 
 class Charged(Event):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.rig import in_order, payloads, played, publication
-from tests.flow.shop import Bump, Bumped, Noted, Taker, shop
 
 from headwater import App, Retry
 from headwater.consumer import Limits
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import in_order, payloads, played, publication
+from tests.flow.shop import Bump, Bumped, Noted, Taker, shop
 
 MANY = [f"k{n}" for n in range(60)]
 
@@ -117,7 +117,9 @@ async def test_bad_messages_that_look_like_an_outage_do_not_stop_it_for_ever():
         for _ in range(40):
             await world.advance(seconds=30)
         assert sum(key.startswith("good") for key, _ in taker.calls) == 50
-        assert {row.key.rpartition("/")[2] for row in await world.held(taker.app, Reason.DEAD)} == {f"bad{n}" for n in range(30)}
+        assert {row.key.rpartition("/")[2] for row in await world.held(taker.app, Reason.DEAD)} == {
+            f"bad{n}" for n in range(30)
+        }
 
 
 @played
@@ -160,7 +162,10 @@ async def test_what_is_new_is_tried_before_what_is_held_when_an_outage_may_be_ov
     async with Harness(taker.app) as world:
         for first in (0, 15):
             await world.channel.publish(
-                [publication(f"shop.Counter/k{n}", 1, "shop.Bumped", Bumped(f"k{n}", 1)) for n in range(first, first + 15)]
+                [
+                    publication(f"shop.Counter/k{n}", 1, "shop.Bumped", Bumped(f"k{n}", 1))
+                    for n in range(first, first + 15)
+                ]
             )
             await world.settle()
         tried = len(taker.calls)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.flow.rig import SECONDS, in_order, payloads, played, publication, redrive, types_in
-from tests.flow.shop import Bump, Bumped, Noted, Taker, shop
 
 from headwater import App, ChannelError, Conflict, Event, Message, ReadModel, Retry, SchemaError, Uncertain, evolve
 from headwater.database import WriteSet
 from headwater.inbox import Reason, Release
 from headwater.testing.harness import Harness
+from tests.flow.rig import SECONDS, in_order, payloads, played, publication, redrive, types_in
+from tests.flow.shop import Bump, Bumped, Noted, Taker, shop
 
 A, B = "shop.Counter/a", "shop.Counter/b"
 
@@ -33,7 +33,11 @@ async def test_a_failing_message_holds_its_key_and_others_flow():
         await world.settle()
         assert [call for call in taker.calls if call[0] == "b"] == [("b", n) for n in range(1, 5)]
         assert [call for call in taker.calls if call[0] == "a"] == [("a", 1), ("a", 2)]
-        assert await lines(world, taker.app) == [("a", 2, Reason.RETRY), ("a", 3, Reason.BEHIND), ("a", 4, Reason.BEHIND)]
+        assert await lines(world, taker.app) == [
+            ("a", 2, Reason.RETRY),
+            ("a", 3, Reason.BEHIND),
+            ("a", 4, Reason.BEHIND),
+        ]
         await bump(producer, *"ab")
         await world.settle()
         assert (await lines(world, taker.app))[-1] == ("a", 5, Reason.BEHIND), "later batches wait behind it too"
@@ -342,7 +346,7 @@ async def test_held_messages_survive_a_restart():
 
 class Sum(ReadModel, key="key"):
     total: int = 0
-    tags: dict = {}  # noqa: RUF012
+    tags: dict = {}
 
     @evolve
     def bumped(self, event: Bumped) -> None:
@@ -478,7 +482,9 @@ async def test_conflicts_and_channel_errors_of_a_handler_are_retried_like_any_ot
     taker.fail("a", 1, Conflict("x"), times=1)
     taker.fail("b", 1, ChannelError("x"), times=1)
     async with Harness(producer, taker.app) as world:
-        await world.channel.publish([publication(A, 1, "shop.Bumped", Bumped("a", 1)), publication(B, 1, "shop.Bumped", Bumped("b", 1))])
+        await world.channel.publish(
+            [publication(A, 1, "shop.Bumped", Bumped("a", 1)), publication(B, 1, "shop.Bumped", Bumped("b", 1))]
+        )
         await world.advance(seconds=1)
         assert sorted(taker.calls) == [("a", 1)] * 2 + [("b", 1)] * 2
         assert await world.held(taker.app) == []

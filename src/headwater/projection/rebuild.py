@@ -44,7 +44,9 @@ async def rebuild(
 async def _check_nothing_held(name: str, database: Database) -> None:
     held, _ = await database.held_count(name)
     if held:
-        raise Conflict(f"{name} holds {held} messages, which the rebuilt table already has; redrive or discard them first")
+        raise Conflict(
+            f"{name} holds {held} messages, which the rebuilt table already has; redrive or discard them first"
+        )
 
 
 class _Building:

@@ -105,7 +105,9 @@ class Harness:
         for _ in range(ROUNDS):
             if not await self._round():
                 return
-        raise AssertionError(f"the services did not come to rest in {ROUNDS:,} rounds: do two answer each other for ever?")
+        raise AssertionError(
+            f"the services did not come to rest in {ROUNDS:,} rounds: do two answer each other for ever?"
+        )
 
     async def _round(self) -> bool:
         """One step of every flow; whether one had anything to do. Within a step there is no other round."""

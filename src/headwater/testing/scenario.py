@@ -94,16 +94,14 @@ class Given:
 
     def _react(self, saga: type[Saga], message: Any) -> Outcome:
         reactions = reactions_of(saga)
+        if type(message) not in {*reactions.react, *reactions.evolve}:
+            raise DeclarationError(f"{saga.__name__} takes no {type(message).__name__}")
         state: Any = saga()
+        results: tuple[Any, ...] = ()
         for one in (*self.history, message):
             state = fold(reactions.evolve, state, (one,))
             reaction = reactions.react.get(type(one))
-            if reaction is not None:
-                results = as_messages(reaction(state, one))
-            elif one is message and type(one) not in reactions.evolve:
-                raise DeclarationError(f"{saga.__name__} takes no {type(one).__name__}")
-            else:
-                results = ()
+            results = as_messages(reaction(state, one)) if reaction is not None else ()
         return Outcome(results, state)
 
 
