@@ -1,0 +1,69 @@
+"""`./dev bench [W1 …] [--quick] [--json FILE]`: measure, and print figures and ratios."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .case import Setting
+from .durability import check
+from .quiet import OTHERS, SYNC_MS, Watch
+from .report import Row, show, write_json
+from .rounds import measure
+from .works import WORKS, work
+
+ABOUT = """Measures Headwater beside eventsourcing, the raw driver and a raw group-commit loop: in one run, interleaved, medians
+of 5 rounds (3 with --quick). A ratio above 1 is better; of bytes, counts and growth it is the plain quotient."""
+
+
+def main() -> int:
+    options = _options()
+    begun = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="headwater-bench-", dir=options.dir))
+    setting = Setting(options.quick, folder)
+    rows: list[Row] = []
+    try:
+        _say_machine(setting)
+        durability = check(setting)
+        for subject, found in durability.items():
+            print(f"durable: {subject}: " + ", ".join(f"{name} {value}" for name, value in found.items()))
+        for name in options.works or WORKS:
+            done = [row for case in work(name)(setting) for row in measure(case, setting)]
+            show(done)
+            rows += done
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        write_json(options.json, rows, durability, sys.argv[1:])
+    print(f"{time.monotonic() - begun:.0f} s")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=ABOUT)
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; by default all")
+    parser.add_argument("--quick", action="store_true", help="less data, shorter and fewer rounds: within 3 minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows, the machine and the versions")
+    parser.add_argument("--dir", type=Path, help="where the files lie meanwhile: another disk")
+    options = parser.parse_args()
+    if wrong := [name for name in options.works if name not in WORKS]:
+        parser.error(f"there is no work {wrong[0]}; there are {', '.join(WORKS)}")
+    return options
+
+
+def _say_machine(setting: Setting) -> None:
+    watch = Watch(setting.folder)
+    time.sleep(0.3)
+    noise = watch.stop()
+    print(
+        f"others use {noise.others:.2f} cores (quiet: < {OTHERS}), fdatasync p50 {noise.sync_ms:.2f} ms (< {SYNC_MS});"
+        " what was not quiet is marked noisy"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""The subjects by name."""
+
+from typing import Final
+
+OURS: Final = "headwater"
+PEER: Final = "eventsourcing"
+RAW: Final = "raw driver"
+GROUP: Final = "raw group commit"
