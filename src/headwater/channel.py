@@ -10,7 +10,7 @@ from msgspec import Struct
 Start = Literal["beginning", "now"]
 
 
-class ChannelCapabilities(Struct, frozen=True):
+class ChannelCapabilities(Struct, frozen=True, gc=False):
     """What a channel can do: delay, keep the producer's position itself, survive its processes, and its largest message."""
 
     delay: bool
@@ -19,7 +19,7 @@ class ChannelCapabilities(Struct, frozen=True):
     max_bytes: int
 
 
-class Publication(Struct, frozen=True):
+class Publication(Struct, frozen=True, gc=False):
     """A message for a channel: CloudEvents attributes as headers. `delay` in seconds; `group`: for that group alone."""
 
     topic: str
@@ -30,7 +30,7 @@ class Publication(Struct, frozen=True):
     group: str = ""
 
 
-class Delivery(Struct, frozen=True):
+class Delivery(Struct, frozen=True, gc=False):
     """A message as a group gets it; `position` rises within its partition."""
 
     topic: str
@@ -41,7 +41,7 @@ class Delivery(Struct, frozen=True):
     partition: int
 
 
-class GroupLag(Struct, frozen=True):
+class GroupLag(Struct, frozen=True, gc=False):
     """How far a group is behind on a topic: messages not acknowledged, and when the oldest was published (microseconds)."""
 
     group: str

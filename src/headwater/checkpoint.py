@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct
 
 
-class Checkpoint(Struct, frozen=True):
+class Checkpoint(Struct, frozen=True, gc=False):
     """Move a reader's place in the log from `expect` to `position`; it stands only if it is at `expect`."""
 
     name: str
@@ -16,7 +16,7 @@ class Checkpoint(Struct, frozen=True):
     expect: int
 
 
-class Consuming(Struct, frozen=True):
+class Consuming(Struct, frozen=True, gc=False):
     """What is known of a consumer from outside: what feeds it (`log` or `channel`), its topics, and its kind."""
 
     name: str

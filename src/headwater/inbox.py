@@ -15,7 +15,7 @@ from msgspec import Struct
 from headwater.message import Recorded
 
 
-class Mark(Struct, frozen=True):
+class Mark(Struct, frozen=True, gc=False):
     """Move the mark of (consumer, stream) from `expect` to `version`; it stands only if the mark is at `expect`."""
 
     consumer: str
@@ -34,7 +34,7 @@ class Reason(StrEnum):
     UNCERTAIN = "uncertain"
 
 
-class Held(Struct, frozen=True):
+class Held(Struct, frozen=True, gc=False):
     """A message in a consumer's custody that is not done: waiting for a retry, parked, behind one that is, or after a gap.
 
     `due` is when its retry is (microseconds); `attempts` counts failed attempts, `crashes` those that took the process
@@ -56,7 +56,7 @@ class Held(Struct, frozen=True):
     raw: bool = False
 
 
-class Release(Struct, frozen=True):
+class Release(Struct, frozen=True, gc=False):
     """Take a message out of the held table; the write set stands only if it is there."""
 
     consumer: str
@@ -64,7 +64,7 @@ class Release(Struct, frozen=True):
     version: int
 
 
-class Note(Struct, frozen=True):
+class Note(Struct, frozen=True, gc=False):
     """The messages that a feed has in its hands, as (stream, version); written before they are run, replaced when settled.
 
     Found at a start, it tells what was in flight at a crash.
@@ -74,7 +74,7 @@ class Note(Struct, frozen=True):
     messages: Sequence[tuple[str, int]]
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """The state of an outside effect: intended (`done` false) or done with an outcome (JSON); `clear` removes it."""
 
     consumer: str

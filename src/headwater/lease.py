@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 
-class Fence(Struct, frozen=True):
+class Fence(Struct, frozen=True, gc=False):
     """A write set with a fence stands only while the lease is at this epoch."""
 
     lease: str

@@ -25,7 +25,10 @@ class Declared(Struct, frozen=True):
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class MessageMeta(msgspec.StructMeta):
-    """Takes `service`, `category`, `stored` and `version` as class keywords and freezes the class."""
+    """Takes `service`, `category`, `stored` and `version` as class keywords and freezes the class.
+
+    Instances are not tracked by the garbage collector: what is stored as JSON has no cycles.
+    """
 
     def __new__(  # noqa: PLR0913 - the class keywords are the interface
         mcls,
@@ -42,6 +45,7 @@ class MessageMeta(msgspec.StructMeta):
     ) -> Any:
         """Make the class, frozen unless it says otherwise."""
         options.setdefault("frozen", True)
+        options.setdefault("gc", False)
         cls = super().__new__(mcls, name, bases or (msgspec.Struct,), namespace, **options)
         inherited: Declared | None = getattr(cls, "__declared__", None)
         found = kind or (inherited.kind if inherited else "event")
@@ -83,7 +87,7 @@ class Metadata(
     tenant: str = ""
 
 
-class Draft(Struct, frozen=True):
+class Draft(Struct, frozen=True, gc=False):
     """A message about to be stored: `Recorded` without its place. `time` is in microseconds; `data` and `meta` are encoded."""
 
     kind: Kind
@@ -96,7 +100,7 @@ class Draft(Struct, frozen=True):
     meta: bytes
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """A message as stored in a log or carried by a channel.
 
     `stream` and `version` are its place in its stream (from 1), `position` its place in the log or channel it was read
@@ -127,7 +131,7 @@ class Recorded(Struct, frozen=True):
         return decode_metadata(self.meta)
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """What a handler may ask for besides the payload: ids, place, the attempt (from 1) and the metadata."""
 
     id: str

@@ -11,7 +11,7 @@ from headwater.checkpoint import Checkpoint
 from headwater.message import Recorded
 
 
-class Malformed(Struct, frozen=True):
+class Malformed(Struct, frozen=True, gc=False):
     """A delivery that is no message: kept raw, with where it was and what is wrong with it."""
 
     topic: str
@@ -22,7 +22,7 @@ class Malformed(Struct, frozen=True):
     cause: str
 
 
-class Batch(Struct, frozen=True):
+class Batch(Struct, frozen=True, gc=False):
     """Messages in order, what could not be decoded, and the checkpoint that settles them where the source is our log."""
 
     messages: Sequence[Recorded]

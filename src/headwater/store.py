@@ -13,7 +13,7 @@ ANY: Final = -1
 """Expect no particular version: the append goes to the end of the stream."""
 
 
-class Append(Struct, frozen=True):
+class Append(Struct, frozen=True, gc=False):
     """Messages for the end of a stream, which must be at version `expect` (0: it does not exist yet; `ANY`: wherever it is)."""
 
     stream: str
@@ -21,7 +21,7 @@ class Append(Struct, frozen=True):
     drafts: Sequence[Draft]
 
 
-class CommandKey(Struct, frozen=True):
+class CommandKey(Struct, frozen=True, gc=False):
     """The name under which a command is known: a second command of the same (tenant, key) is answered as the first was.
 
     `hash` is of the command's type and data; the same key with another hash is an error. `time` is in microseconds.
@@ -33,7 +33,7 @@ class CommandKey(Struct, frozen=True):
     time: int
 
 
-class Committed(Struct, frozen=True):
+class Committed(Struct, frozen=True, gc=False):
     """On disk: the position of the last message written and its version in its stream; `repeated`: it was already there."""
 
     position: int
@@ -41,7 +41,7 @@ class Committed(Struct, frozen=True):
     repeated: bool = False
 
 
-class Settled(Struct, frozen=True):
+class Settled(Struct, frozen=True, gc=False):
     """What is stored of a command key: the hash of its command and the answer."""
 
     hash: bytes

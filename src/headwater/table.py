@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 
-class Column(Struct, frozen=True):
+class Column(Struct, frozen=True, gc=False):
     """A column: its name and its type, one of `text`, `integer`, `real`, `boolean`, `bytes`, `json`."""
 
     name: str
     type: str
 
 
-class Table(Struct, frozen=True):
+class Table(Struct, frozen=True, gc=False):
     """A table of a read model; the first `keys` columns are its primary key."""
 
     name: str
@@ -29,7 +29,7 @@ class Table(Struct, frozen=True):
         return tuple(column.name for column in self.columns)
 
 
-class Upsert(Struct, frozen=True):
+class Upsert(Struct, frozen=True, gc=False):
     """Rows to write and keys to delete in a table; a row is a tuple in column order, a key a tuple of the key columns."""
 
     table: Table

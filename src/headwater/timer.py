@@ -10,7 +10,7 @@ from msgspec import Struct
 from headwater.message import Draft
 
 
-class Timer(Struct, frozen=True):
+class Timer(Struct, frozen=True, gc=False):
     """A message that is appended to `stream` at `due` (microseconds). (owner, key, name) is its identity: setting replaces."""
 
     owner: str
@@ -21,7 +21,7 @@ class Timer(Struct, frozen=True):
     draft: Draft
 
 
-class Cancel(Struct, frozen=True):
+class Cancel(Struct, frozen=True, gc=False):
     """Remove a timer. With `must`, the write set stands only if the timer, due at `due`, is still there."""
 
     owner: str
@@ -31,7 +31,7 @@ class Cancel(Struct, frozen=True):
     due: int = 0
 
 
-class SagaState(Struct, frozen=True):
+class SagaState(Struct, frozen=True, gc=False):
     """The state of a saga instance: its row moves from version `expect` to `expect + 1`; `ended` keeps it for late messages."""
 
     saga: str

@@ -61,7 +61,7 @@ async def holder(database: SqliteDatabase, ttl: float) -> AsyncIterator[subproce
 async def soon(take: Callable[[], Awaitable[Lease | None]]) -> Lease:
     """The lease, as soon as it is free; well before its time to live is over."""
     async with asyncio.timeout(20):
-        while (lease := await take()) is None:  # noqa: ASYNC110 - the other is another process
+        while (lease := await take()) is None:
             await asyncio.sleep(0.005)
     return lease
 
@@ -69,7 +69,7 @@ async def soon(take: Callable[[], Awaitable[Lease | None]]) -> Lease:
 async def until(so: Callable[[], bool]) -> None:
     """Wait until it is so."""
     async with asyncio.timeout(20):
-        while not so():  # noqa: ASYNC110 - the renewal is another thread
+        while not so():
             await asyncio.sleep(0.005)
 
 

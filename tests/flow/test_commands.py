@@ -6,11 +6,11 @@ import asyncio
 from decimal import Decimal
 
 import pytest
-from tests.flow.rig import Killed, failing_commits, log_of, payloads, played, publication, settles
 
 from headwater import Aggregate, App, Command, DatabaseError, Event, ReadModel, Refused, Rejected, Retry, decide, evolve
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import Killed, failing_commits, log_of, payloads, played, publication, settles
 
 
 class Pay(Command, service="bank"):
@@ -108,7 +108,18 @@ async def test_a_command_of_another_service_is_done_once_and_in_order():
         assert await paid(world, app) == [("a", 1, 9), ("a", 2, 7), ("a", 3, 4)]
         again = [one for place in world.channel.broker._places.values() for one in place]
         await world.channel.publish(
-            [publication(one.delivery.headers["subject"], int(one.delivery.headers["streamversion"]), "bank.Pay", one.delivery.body, kind="command", topic="bank.commands") for one in again if one.delivery.topic == "bank.commands"]
+            [
+                publication(
+                    one.delivery.headers["subject"],
+                    int(one.delivery.headers["streamversion"]),
+                    "bank.Pay",
+                    one.delivery.body,
+                    kind="command",
+                    topic="bank.commands",
+                )
+                for one in again
+                if one.delivery.topic == "bank.commands"
+            ]
         )
         await world.settle()
         assert len(await paid(world, app)) == 3
@@ -208,7 +219,9 @@ async def test_what_breaks_an_aggregate_does_not_charge_the_next_command_for_it(
         await app.send(Fill("a", 100))
         await world.settle()
         await world._end(other.app)
-        await world.channel.publish([order(1, "a", 13, form="x"), order(1, "a", 2, form="y"), order(1, "a", 3, form="z")])
+        await world.channel.publish(
+            [order(1, "a", 13, form="x"), order(1, "a", 2, form="y"), order(1, "a", 3, form="z")]
+        )
         await world.settle()
         attempts = {row.key: row.attempts for row in await world.held(app)}
         assert sum(attempts.values()) == 1, attempts
@@ -411,6 +424,9 @@ async def test_a_command_whose_event_an_inline_read_model_cannot_fold_holds_only
         for _ in range(4):
             await world.advance(seconds=5)
         assert sorted(await paid(world, app)) == [("a", 1, 19), ("c", 3, 17)]
-        assert [(row.message.version, row.reason) for row in await world.held(app)] == [(1, Reason.DEAD), (2, Reason.BEHIND)]
+        assert [(row.message.version, row.reason) for row in await world.held(app)] == [
+            (1, Reason.DEAD),
+            (2, Reason.BEHIND),
+        ]
         assert (await app.get(Count, "a")).times == 1
         assert await app.get(Count, "b") is None

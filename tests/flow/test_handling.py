@@ -32,6 +32,10 @@ from headwater.testing.harness import Harness
 from tests.flow.rig import any_set, failing_commits, log_of, played
 
 
+def itself(one: object) -> object:
+    return one
+
+
 class Open(Command):
     account: str
     cents: int
@@ -95,7 +99,7 @@ class Account(Aggregate, key="account"):
             "list": events,
             "tuple": tuple(events),
             "generator": iter(events),
-            "map": map(lambda one: one, events),
+            "map": map(itself, events),
         }
         return shapes[command.how] if command.how in shapes else self._yielded(events)
 

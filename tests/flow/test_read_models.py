@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import sys
 from datetime import date, datetime, timezone
 from typing import Any
 
 import msgspec
 import pytest
-from tests.flow.rig import Killed, failing_commits, played, publication, settles
-from tests.flow.shop import Bump, Bumped, Counter, Tally, shop
 
 from headwater import (
     DELETE,
@@ -32,6 +31,8 @@ from headwater import (
 from headwater.inbox import Reason
 from headwater.projection import rebuild
 from headwater.testing.harness import Harness
+from tests.flow.rig import Killed, failing_commits, played, publication, settles
+from tests.flow.shop import Bump, Bumped, Counter, Tally, shop
 
 
 class Put(Command):
@@ -60,19 +61,19 @@ class Size(enum.Enum):
 
 class Box(msgspec.Struct):
     width: int
-    labels: list[str] = []  # noqa: RUF012
+    labels: list[str] = []
 
 
 class Item(ReadModel, key=("shelf", "item")):
     count: int = 0
-    words: list[str] = []  # noqa: RUF012
+    words: list[str] = []
     last: str | None = None
     at: datetime | None = None
     day: date = date(2026, 1, 1)
     size: Size = Size.SMALL
     box: Box | None = None
-    by_word: dict[str, Box] = {}  # noqa: RUF012
-    loose: dict[str, Any] = {}  # noqa: RUF012
+    by_word: dict[str, Box] = {}
+    loose: dict[str, Any] = {}
     ratio: float = 1.0
     good: bool = True
     raw: bytes = b""
@@ -97,7 +98,7 @@ class Item(ReadModel, key=("shelf", "item")):
         self.raw += b"\x00"
         if event.word == "unstorable":
             self.loose["x"] = object()
-        return None
+        return 7 if event.word == "nonsense" else None
 
 
 class Quick(ReadModel, key="shelf", inline=True):
@@ -188,6 +189,17 @@ async def test_a_deleted_row_is_gone_and_begins_anew(batch, words, left):
 
 
 @played
+async def test_a_row_that_is_deleted_and_made_again_in_one_batch_begins_anew():
+    app = store()
+    async with Harness(app) as world:
+        await put(app, "a")
+        await world.settle()
+        await put(app, "delete", "b")
+        await world.settle()
+        assert (await app.get(Item, "s", 1)).words == ["b"]
+
+
+@played
 async def test_find_takes_any_column_and_says_which_there_are():
     app = store()
     async with Harness(app) as world:
@@ -209,7 +221,7 @@ async def test_a_key_with_the_wrong_parts_says_what_the_key_is():
     async with Harness(app):
         with pytest.raises(ConfigurationError, match=r"Item is found by \(shelf, item\), not by \('s',\)"):
             await app.get(Item, "s")
-        with pytest.raises(ConfigurationError, match="add it: app.add"):
+        with pytest.raises(ConfigurationError, match=r"add it: app\.add"):
             await app.get(Tally, "s")
 
 
@@ -251,7 +263,7 @@ async def test_of_sends_side_by_side_only_the_one_that_an_inline_model_cannot_fo
 # --- failing ---
 
 
-@pytest.mark.parametrize("word", ["bad", "unstorable"])
+@pytest.mark.parametrize("word", ["bad", "unstorable", "nonsense"])
 @pytest.mark.parametrize("batch", [1, 50])
 @played
 async def test_what_it_cannot_fold_or_write_holds_only_its_key(word, batch):
@@ -393,7 +405,7 @@ async def test_a_rebuild_gives_what_the_log_says(model):
 @pytest.mark.parametrize("model", [Item, Quick])
 @played
 async def test_a_rebuild_goes_on_beside_the_live_one_with_writes_going_on(model, monkeypatch):
-    monkeypatch.setattr("headwater.projection.rebuild.PAGE", 7)
+    monkeypatch.setattr(sys.modules["headwater.projection.rebuild"], "PAGE", 7)
     app = store(batch=5)
     async with Harness(app) as world:
         for n in range(50):
@@ -424,11 +436,14 @@ async def test_readers_see_the_old_rows_until_the_new_ones_are_whole():
         await put(app, "a")
         await world.settle()
         rows: list[int] = []
+        read = world.databases["store"].read
 
-        def look(done: int, of: int) -> None:
-            rows.append(len(world.databases["store"].file.tables["rows", "item"]))
+        async def look(after: int, limit: int) -> object:
+            rows.append(len(await app.find(Item)))
+            return await read(after, limit)
 
-        await rebuilt(world, app, Item, look)
+        world.databases["store"].read = look
+        await rebuilt(world, app, Item)
         assert rows == [1]
 
 
@@ -476,7 +491,9 @@ async def test_a_rebuild_does_not_fold_twice_what_the_live_one_holds():
         await world.settle()
         monkey = Item.did
         folds = next(iter(app.declared.projections.values())).evolve
-        folds[Did] = lambda row, event: monkey(row, msgspec.structs.replace(event, word=event.word.replace("bad", "mended")))
+        folds[Did] = lambda row, event: monkey(
+            row, msgspec.structs.replace(event, word=event.word.replace("bad", "mended"))
+        )
         with pytest.raises(Conflict, match="holds 2 messages"):
             await rebuilt(world, app, Item)
         from tests.flow.rig import redrive
@@ -492,7 +509,7 @@ async def test_events_under_an_older_name_are_folded_too():
     app = App("store")
 
     class Now(ReadModel, key="shelf"):
-        words: list[str] = []  # noqa: RUF012
+        words: list[str] = []
 
         def renamed(self, event: Renamed) -> None:
             self.words.append(event.word)
@@ -543,7 +560,7 @@ async def test_a_model_of_own_and_others_events_is_fed_by_both():
     app = App("store")
 
     class Both(ReadModel, key="key"):
-        seen: list[str] = []  # noqa: RUF012
+        seen: list[str] = []
 
         def take(self, event: object) -> None:
             self.seen.append(type(event).__name__)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.flow.rig import Killed, any_set, failing_commits, log_of, payloads, played, publication
-from tests.flow.shop import Bump, Bumped, shop
 
 from headwater import After, Aggregate, App, CancelTimer, Command, DatabaseError, Event, Message, Metadata, decide
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
+from tests.flow.rig import Killed, any_set, failing_commits, log_of, payloads, played, publication
+from tests.flow.shop import Bump, Bumped, shop
 
 
 class Rang(Event):
@@ -288,7 +288,8 @@ async def test_a_timer_with_a_message_that_its_consumer_does_not_take_is_refused
 
 
 @pytest.mark.parametrize(
-    "unit", [{"days": 1}, {"hours": 24}, {"minutes": 1440}, {"seconds": 86400}, {"hours": 23.5, "minutes": 29, "seconds": 60}]
+    "unit",
+    [{"days": 1}, {"hours": 24}, {"minutes": 1440}, {"seconds": 86400}, {"hours": 23.5, "minutes": 29, "seconds": 60}],
 )
 @played
 async def test_delays_may_be_given_in_any_unit(unit):

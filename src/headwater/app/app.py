@@ -243,7 +243,7 @@ class App:
             )
         if after is not None:
             await self._passed(projection, after.position, timeout)
-        rows = await self.wiring.database.find(projection.table, projection.to_columns(where), limit)
+        rows = await self.wiring.database.find(projection.table, where, limit)
         return [projection.to_model(row) for row in rows]  # type: ignore[misc]
 
     async def load(

@@ -154,11 +154,12 @@ class Feed:
     async def _take(self, batch: Batch, noted: Sequence[Place] | None) -> None:
         """Let every consumer take a batch, and wait for all; the first to settle notes what is in hand from then on."""
         arrivals = [Arrival(message, strict=not self.source.ours) for message in batch.messages]
-        first, *others = self.consumers
+        shares = [(one, self._for(one, arrivals)) for one in self.consumers]
+        first, *others = [share for share in shares if share[1]] or shares[:1]
         note = Note(self.name, noted) if noted is not None else None
         done = await asyncio.gather(
-            first.take(batch, self._for(first, arrivals), note, self.fence, self._crashed),
-            *(one.take(batch, self._for(one, arrivals), None, self.fence, self._crashed) for one in others),
+            first[0].take(batch, first[1], note, self.fence, self._crashed),
+            *(one.take(batch, share, None, self.fence, self._crashed) for one, share in others),
             return_exceptions=True,
         )
         failed = [error for error in done if isinstance(error, BaseException)]

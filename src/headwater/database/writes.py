@@ -15,7 +15,7 @@ from headwater.table import Upsert
 from headwater.timer import Cancel, SagaState, Timer
 
 
-class WriteSet(Struct, frozen=True):
+class WriteSet(Struct, frozen=True, gc=False):
     """What stands or falls together: everything in it is written, or nothing is.
 
     It falls when something it expects does not hold: a stream's version, a mark, a checkpoint, a saga's version, a held
@@ -42,13 +42,13 @@ class WriteSet(Struct, frozen=True):
     journal: Sequence[tuple[str, str, int]] = ()
 
 
-class Collision(Struct, frozen=True):
+class Collision(Struct, frozen=True, gc=False):
     """The set fell: what it expected does not hold. Load again and decide again."""
 
     what: str
 
 
-class Failed(Struct, frozen=True):
+class Failed(Struct, frozen=True, gc=False):
     """The database could not write this set even alone; nothing of it is stored."""
 
     error: HeadwaterError

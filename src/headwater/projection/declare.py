@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -48,10 +48,6 @@ class ReadModel(Folded):
 class Unstorable(SchemaError):
     """A row holds a value that its table cannot."""
 
-    def __init__(self, table: Table, key: tuple[Any, ...], error: Exception) -> None:
-        super().__init__(f"the row {key} of {table.name} cannot be stored: {error}")
-        self.key = key
-
 
 class Projection(Struct, frozen=True):
     """A read model class taken apart: its table, and how its events change a row."""
@@ -61,14 +57,15 @@ class Projection(Struct, frozen=True):
     keys: tuple[str, ...]
     evolve: dict[type, Callable[..., Any]]
     hints: dict[str, Any]
+    columns: tuple[str, ...]
 
     def key_of(self, event: Any) -> tuple[Any, ...]:
         """The key of the row that an event changes."""
-        return tuple(getattr(event, key) for key in self.keys)
+        return tuple([getattr(event, key) for key in self.keys])
 
     def to_model(self, row: tuple[Any, ...]) -> ReadModel:
         """A stored row as an instance of the class."""
-        values = dict(zip(self.table.names, row, strict=True))
+        values = dict(zip(self.columns, row, strict=True))
         for name, hint in self.hints.items():
             values[name] = msgspec.convert(values[name], hint, strict=False)
         return self.model(**values)
@@ -76,15 +73,19 @@ class Projection(Struct, frozen=True):
     def to_row(self, model: ReadModel) -> tuple[Any, ...]:
         """An instance as a row."""
         state = model.__dict__
-        row = [state[name] for name in self.table.names]
+        row = [state[name] for name in self.columns]
         if self.hints:
-            names = self.table.names
             for name in self.hints:
-                row[names.index(name)] = msgspec.to_builtins(state[name])
+                row[self.columns.index(name)] = msgspec.to_builtins(state[name])
         return tuple(row)
 
-    def fold(self, rows: dict[tuple[Any, ...], tuple[Any, ...]], events: Iterable[Any]) -> Upsert:
-        """The rows after some events, given the rows they touch as they were."""
+    def fold(
+        self, rows: dict[tuple[Any, ...], tuple[Any, ...]], events: Iterable[Any], *, check: bool = False
+    ) -> Upsert:
+        """The rows after some events, given the rows they touch as they were.
+
+        Raises Unstorable at the end, or with `check` right after the event that made a row so.
+        """
         live: dict[tuple[Any, ...], ReadModel | None] = {}
         for event in events:
             key = self.key_of(event)
@@ -92,20 +93,27 @@ class Projection(Struct, frozen=True):
             if model is None:
                 row = rows.get(key) if key not in live else None
                 model = self.to_model(row) if row is not None else self.model(**dict(zip(self.keys, key, strict=True)))
-            changed = self.evolve[type(event)](model, event)
-            live[key] = None if isinstance(changed, Delete) else model if changed is None else changed
+            live[key] = model = self._evolved(model, event)
+            if check and model is not None:
+                self._written(key, model)
         written = [self._written(key, model) for key, model in live.items() if model is not None]
         return Upsert(self.table, written, [key for key, model in live.items() if model is None])
+
+    def _evolved(self, model: ReadModel, event: Any) -> ReadModel | None:
+        changed = self.evolve[type(event)](model, event)
+        if changed is None:
+            return model
+        if isinstance(changed, Delete):
+            return None
+        if isinstance(changed, ReadModel):
+            return changed
+        raise TypeError(f"an @evolve method of {self.model.__name__} gave {changed!r}, which is no row and no DELETE")
 
     def _written(self, key: tuple[Any, ...], model: ReadModel) -> tuple[Any, ...]:
         try:
             return self.to_row(model)
         except (TypeError, ValueError, RecursionError) as error:
-            raise Unstorable(self.table, key, error) from error
-
-    def to_columns(self, where: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of fields as values of their columns."""
-        return {name: msgspec.to_builtins(value) if name in self.hints else value for name, value in where.items()}
+            raise Unstorable(f"the row {key} of {self.table.name} cannot be stored: {error}") from error
 
 
 def projection_of(model: type[ReadModel]) -> Projection:
@@ -124,7 +132,8 @@ def projection_of(model: type[ReadModel]) -> Projection:
                 f"{model.__name__}: {name!r} cannot name a table or column; use lower-case letters, digits and _"
             )
     hints = {name: hint for name, hint in fields.items() if column_type(hint) == "json"}
-    return Projection(model, Table(model.__table__, columns, len(model.__keys__)), model.__keys__, evolve, hints)
+    table = Table(model.__table__, columns, len(model.__keys__))
+    return Projection(model, table, model.__keys__, evolve, hints, table.names)
 
 
 def _key_type(model: type[ReadModel], key: str, events: Iterable[type]) -> str:

@@ -47,7 +47,7 @@ class ProjectionWorker:
         except Exception as error:  # noqa: BLE001 - kept with the message as its cause
             return error
 
-    async def _fold(self, events: Sequence[Any], todo: Sequence[int]) -> Outcome:
+    async def _fold(self, events: Sequence[Any], todo: Sequence[int], *, check: bool = False) -> Outcome:
         turn = await self._next_turn() if self._shared else ()
         keys = {self.projection.key_of(events[one]) for one in todo if not isinstance(events[one], Exception)}
         rows = await self.database.rows(self.projection.table, list(keys))
@@ -61,14 +61,11 @@ class ProjectionWorker:
                 yield events[at]
 
         try:
-            return Outcome(upserts=[self.projection.fold(rows, in_turn())], checkpoints=turn)
-        except Unstorable as error:
-            raise Faulty(self._last_of(error.key, events, todo), error) from error
+            return Outcome(upserts=[self.projection.fold(rows, in_turn(), check=check)], checkpoints=turn)
         except Exception as error:
+            if isinstance(error, Unstorable) and not check:
+                return await self._fold(events, todo, check=True)
             raise Faulty(at, error) from error
-
-    def _last_of(self, key: tuple[Any, ...], events: Sequence[Any], todo: Sequence[int]) -> int:
-        return max(one for one in todo if self.projection.key_of(events[one]) == key)
 
     async def _next_turn(self) -> Sequence[Checkpoint]:
         name = f"{self.name}/turn"

@@ -35,13 +35,12 @@ class Remembered(Struct, frozen=True):
 
 
 class Instance(Struct):
-    """A saga instance in memory: the version of its row, its state, what compensates it, and the last message it met."""
+    """A saga instance in memory: the version of its row, its state, and what compensates it."""
 
     version: int
     state: Any
     undo: list[Remembered]
     ended: bool = False
-    met: int = -1
 
 
 class Stored(Struct, frozen=True):
@@ -94,7 +93,10 @@ class SagaWorker:
                 keys.append(error)
         return await run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo))
 
-    async def _fold(self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int]) -> Outcome:
+    async def _fold(
+        self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int], *, check: bool = False
+    ) -> Outcome:
+        """Fold messages into their instances; `check` each state at once, to find the message that spoils one."""
         instances = {index: instance_of(str(keys[index]), arrivals[index].metadata.tenant) for index in todo}
         stored = await self.database.sagas(self.name, list(set(instances.values())))
         leaving: list[Leaving] = []
@@ -107,11 +109,15 @@ class SagaWorker:
                 instance = live.get(name) or self._load(arrivals[index], name, stored)
                 if not instance.ended:
                     live[name] = instance
-                    instance.met = index
                     leaving.append(self._meet(arrivals[index], key, instance))
+                    if check:
+                        self._state(name, instance)
             except Exception as error:
                 raise Faulty(index, error) from error
-        outcome = Outcome(sagas=[self._state(name, instance) for name, instance in live.items()])
+        try:
+            outcome = Outcome(sagas=[self._state(name, instance) for name, instance in live.items()])
+        except SchemaError:
+            return await self._fold(arrivals, keys, todo, check=True)
         collect(leaving, outcome)
         return outcome
 
@@ -159,18 +165,16 @@ class SagaWorker:
         )
 
     def _state(self, name: str, instance: Instance) -> SagaState:
-        """The row of an instance; a state that would not come back as it is is the fault of the last message it met."""
+        """The row of an instance. Raises SchemaError for a state that would not come back as it is."""
         state = {field: getattr(instance.state, field) for field in self._fields}
         try:
             encoded = msgspec.json.encode(state)
             back = self._decoder.decode(encoded)
             same = {field: getattr(back, field) for field in self._fields} == state
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise Faulty(
-                instance.met, SchemaError(f"{self.name} {name}: its state cannot be stored: {error}")
-            ) from error
+            raise SchemaError(f"{self.name} {name}: its state cannot be stored: {error}") from error
         if not same:
-            raise Faulty(instance.met, SchemaError(f"{self.name} {name}: its state would change when stored: {state}"))
+            raise SchemaError(f"{self.name} {name}: its state would change when stored: {state}")
         data = msgspec.json.encode(Stored(msgspec.Raw(encoded), instance.undo))
         return SagaState(self.name, name, instance.version, data, instance.ended)
 

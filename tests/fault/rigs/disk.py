@@ -134,7 +134,7 @@ class Scene:
 async def _until(holds: Callable[[], bool], seconds: float = 20.0) -> float:
     """When it held, or after so many seconds."""
     end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:  # noqa: ASYNC110 - the files are looked at from outside
+    while not holds() and time.monotonic() < end:
         await asyncio.sleep(0.02)
     return time.monotonic()
 
