@@ -11,7 +11,7 @@ from headwater.consumer import Limits
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
 from tests.flow.rig import Killed, failing_commits, in_order, payloads, played, publication, settles
-from tests.flow.shop import Bump, Bumped, Noted, Taker, shop
+from tests.flow.shop import Bump, Bumped, Noted, Taker, Tally, shop
 
 
 async def bump(app: App, *keys: str) -> None:
@@ -183,6 +183,46 @@ async def test_a_crash_among_held_messages_runs_them_one_at_a_time():
             (4, Reason.BEHIND, 0),
         ]
         assert in_order([call for call in await effects(world, taker) if call[0] == "a"])
+
+
+@pytest.mark.parametrize("order", [(2, 1), (3, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize("times", [1, 4, 99])
+@played
+async def test_a_message_behind_a_gap_that_kills_its_process_is_taken_once_all_the_same(order, times):
+    """It waited for a message before it: that it was charged must not make its redelivery new."""
+    taker = Taker()
+    last = max(order)
+    taker.fail("a", last, Killed(), times=times)
+    everything = [publication("shop.Counter/a", n, "shop.Bumped", Bumped("a", n)) for n in range(1, last + 1)]
+    async with Harness(taker.app) as world:
+        for n in order:
+            await world.channel.publish([everything[n - 1]])
+            await keep_alive(world, taker.app)
+        await world.channel.publish(everything)
+        await keep_alive(world, taker.app)
+        done = [n for _, n in await effects(world, taker)]
+        assert done == list(range(1, last + 1 if times < 5 else last))
+        assert (await taker.app.get(Tally, "a")).numbers == list(range(1, last + 1))
+        assert [row.reason for row in await world.held(taker.app)] == ([Reason.DEAD] if times == 99 else [])
+
+
+@played
+async def test_a_message_that_nobody_wants_in_front_of_a_gap_is_passed_though_the_process_dies():
+    taker = Taker()
+    taker.fail("a", 3, Killed(), times=2)
+    parts = [
+        publication("shop.Counter/a", 1, "shop.Other", {}),
+        publication("shop.Counter/a", 2, "shop.Other", {}),
+        publication("shop.Counter/a", 3, "shop.Bumped", Bumped("a", 3)),
+    ]
+    async with Harness(taker.app) as world:
+        for n in (2, 1, 0):
+            await world.channel.publish([parts[n]])
+            await keep_alive(world, taker.app)
+        await world.channel.publish(parts)
+        await keep_alive(world, taker.app)
+        assert await effects(world, taker) == [("a", 3)]
+        assert (await taker.app.get(Tally, "a")).numbers == [3]
 
 
 @played

@@ -14,6 +14,7 @@ from headwater import App, ChannelError, ConfigurationError, DeclarationError, E
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import Runner
 from headwater.clock import SystemClock
+from headwater.scheduler import Scheduler
 from tests.flow.rig import played, publication
 from tests.flow.shop import Bump, Bumped, Counter, Noted, Tally, shop
 
@@ -293,6 +294,31 @@ async def test_a_member_that_has_lost_its_lease_writes_nothing_under_it(place, m
         await until(lambda: len(calls) == 2)
         await asyncio.sleep(0.05)
         assert len([one for one in await database.read(0, 100) if one.type == "shop.Noted"]) == 1
+        await thief.close()
+
+
+@played
+async def test_a_flow_begins_anew_whenever_its_lease_was_in_other_hands(place, monkeypatch):
+    monkeypatch.setattr("headwater.app.runner.FOLLOW", 0.02)
+    begun: list[int] = []
+    begin = Scheduler.begin
+
+    async def count(self: Scheduler) -> None:
+        begun.append(1)
+        await begin(self)
+
+    monkeypatch.setattr(Scheduler, "begin", count)
+    async with producer(place) as app:
+        await until(lambda: len(begun) == 1)
+        thief = MemoryDatabase(SystemClock(), app.wiring.database.file)
+        await thief.open()
+        thief._leases.write("scheduler", ("", thief._leases.row("scheduler")[1], 0))
+        lease = await thief.acquire("scheduler", "thief", 5.0)
+        assert lease is not None
+        await asyncio.sleep(0.3)
+        assert len(begun) == 1
+        await lease.release()
+        await until(lambda: len(begun) == 2)
         await thief.close()
 
 

@@ -68,9 +68,19 @@ class Retrying:
         if len(noted) == 1:
             [(stream, version)] = noted
             rows = await self.database.held_of(self.consumer.name, stream, AT_ONCE)
-            charged = [self.consumer.failing.crashed(row) for row in rows if row.message.version == version]
-            await self._commit(WriteSet(fence=self.fence(), holds=charged, note=Note(self.name, ())))
+            lane, marks = await self._lane([row for row in rows if row.message.version == version])
+            charged = [self.consumer.failing.crashed(row) for row in lane]
+            await self._commit(WriteSet(fence=self.fence(), marks=marks, holds=charged, note=Note(self.name, ())))
         return set(noted)
+
+    async def _lane(self, rows: Sequence[Held]) -> tuple[list[Held], list[Mark]]:
+        """The rows of a key that may run now, and the marks as they are once these rows wait for nothing but their turn."""
+        name = self.consumer.name
+        marks = await self.database.marks(name, [row.message.stream for row in rows])
+        reached = dict(marks)
+        lane = lane_of(rows, reached)
+        moved = {stream: to for stream, to in reached.items() if to != marks.get(stream, 0)}
+        return lane, [Mark(name, stream, to, marks.get(stream, 0)) for stream, to in moved.items()]
 
     async def _run_key(self, key: str, most: int, suspects: set[Place]) -> None:
         rows = await self.database.held_of(self.consumer.name, key, most)
@@ -87,15 +97,13 @@ class Retrying:
 
     async def _run_lane(self, rows: Sequence[Held]) -> None:
         consumer, failing = self.consumer, self.consumer.failing
-        marks = await self.database.marks(consumer.name, [row.message.stream for row in rows])
-        reached = dict(marks)
-        lane = lane_of(rows, reached)
+        lane, marks = await self._lane(rows)
         if not lane:
             return
         wanted = [row for row in lane if consumer.worker.wants(row.message)]
         mine = [Arrival(row.message, strict=True, attempt=row.attempts + 1) for row in wanted]
         fence = self.fence()
-        await self._commit(WriteSet(fence=fence, note=Note(self.name, list(map(place_of, wanted)))))
+        await self._commit(WriteSet(fence=fence, note=Note(self.name, list(map(place_of, lane)))))
 
         def settle(outcome: Outcome) -> WriteSet:
             failed = {id(wanted[index]): error for index, error in outcome.failures.items()}
@@ -103,11 +111,7 @@ class Retrying:
             return WriteSet(
                 appends=outcome.appends,
                 fence=fence,
-                marks=[
-                    Mark(consumer.name, stream, to, marks.get(stream, 0))
-                    for stream, to in reached.items()
-                    if to != marks.get(stream, 0)
-                ],
+                marks=marks,
                 checkpoints=outcome.checkpoints,
                 holds=[failing.failed(row, failed[id(row)]) for row in lane if id(row) in failed],
                 releases=[Release(consumer.name, *place_of(row)) for row in lane if id(row) not in behind],

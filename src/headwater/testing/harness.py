@@ -9,7 +9,7 @@ from types import TracebackType
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import App, Flow
 from headwater.inbox import Held, Reason
-from headwater.testing.clock import VirtualClock
+from headwater.testing.clock import TURNS, VirtualClock
 
 ROUNDS = 100_000
 ALL = 100_000
@@ -26,14 +26,19 @@ class HarnessClock(VirtualClock):
         """Let the services work; when they are at rest, move time to the earliest sleeper."""
         parked = asyncio.ensure_future(super().sleep(seconds))
         try:
-            await self._settle()
             while not parked.done():
-                if not await self._work():
-                    due = self.next_due()
-                    self.advance(max(0, (due or 0) - self.now()) / 1_000_000)
-                await self._settle()
+                before = self.now()
+                await self._rest(parked)
+                if not parked.done() and not await self._work() and self.now() == before:
+                    self.advance(max(0, (self.next_due() or 0) - before) / 1_000_000)
         finally:
             parked.cancel()
+
+    async def _rest(self, parked: asyncio.Future[None]) -> None:
+        """Let others run, until they had time enough or the sleeper is awake."""
+        for _ in range(TURNS):
+            if not parked.done():
+                await super().sleep(0)
 
 
 class Harness:

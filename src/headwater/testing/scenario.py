@@ -5,14 +5,15 @@ given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejecte
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from headwater.decider import Aggregate, as_messages, decider_of, fold
 from headwater.errors import DeclarationError, Rejected
 from headwater.projection import ReadModel, projection_of
-from headwater.saga import Saga
-from headwater.saga.declare import reactions_of
+from headwater.saga import Compensate, Saga, Undo
+from headwater.saga.declare import End, Reactions, reactions_of
 
 SERVICE = "scenario"
 
@@ -20,10 +21,13 @@ SERVICE = "scenario"
 class Outcome:
     """What came of a message: check it with `then…`."""
 
-    def __init__(self, messages: Sequence[Any], state: Any, refusal: Rejected | None = None) -> None:
+    def __init__(
+        self, messages: Sequence[Any], state: Any, refusal: Rejected | None = None, *, ended: bool = False
+    ) -> None:
         self.messages = tuple(messages)
         self.state = state
         self.refusal = refusal
+        self.ended = ended
 
     def then(self, *messages: Any) -> Outcome:
         """Exactly these messages came of it, in this order."""
@@ -49,9 +53,15 @@ class Outcome:
 
     def then_state(self, **fields: Any) -> Outcome:
         """The state afterwards has these values."""
-        found = {name: getattr(self.state, name) for name in fields}
+        found = {name: getattr(self.state, name, "(no such field)") for name in fields}
         if found != fields:
             raise AssertionError(f"expected {fields}\n     got {found}")
+        return self
+
+    def then_ended(self) -> Outcome:
+        """The saga instance is over."""
+        if not self.ended:
+            raise AssertionError(f"the saga has not ended; it is {self.state}")
         return self
 
 
@@ -63,7 +73,11 @@ class Given:
         self.history = history
 
     def when(self, message: Any) -> Outcome:
-        """Give a command to an aggregate, or a message to a saga."""
+        """Give a command to an aggregate, or a message to a saga.
+
+        What comes of a message to a saga is what leaves it: what `Undo` remembers is not seen before `Compensate` sends it,
+        and `END` shows in `then_ended`.
+        """
         if issubclass(self.declared, Aggregate):
             return self._decide(self.declared, message)
         if issubclass(self.declared, Saga):
@@ -86,23 +100,60 @@ class Given:
         if decision is None:
             raise DeclarationError(f"{aggregate.__name__} decides no {type(command).__name__}")
         state = fold(decider.evolve, decider.initial(), self.history)
+        before = copy.deepcopy(state)
         try:
             events = as_messages(decision(state, command))
         except Rejected as refusal:
             return Outcome((), state, refusal)
+        if state != before:
+            raise AssertionError(f"the decision on {command} changed the state; only @evolve may:\n{before}\n{state}")
         return Outcome(events, fold(decider.evolve, state, events))
 
     def _react(self, saga: type[Saga], message: Any) -> Outcome:
         reactions = reactions_of(saga)
         if type(message) not in {*reactions.react, *reactions.evolve}:
             raise DeclarationError(f"{saga.__name__} takes no {type(message).__name__}")
-        state: Any = saga()
-        results: tuple[Any, ...] = ()
-        for one in (*self.history, message):
-            state = fold(reactions.evolve, state, (one,))
-            reaction = reactions.react.get(type(one))
-            results = as_messages(reaction(state, one)) if reaction is not None else ()
-        return Outcome(results, state)
+        life = _Life(reactions)
+        for one in self.history:
+            life.meet(one)
+        leaving = life.meet(message)
+        return Outcome(leaving, life.state, ended=life.ended)
+
+
+class _Life:
+    """An instance of a saga, as its messages move it on."""
+
+    def __init__(self, reactions: Reactions) -> None:
+        self.reactions = reactions
+        self.state: Any = None
+        self.undo: list[Any] = []
+        self.ended = False
+
+    def meet(self, message: Any) -> list[Any]:
+        """What leaves after a message; nothing once it has ended."""
+        if self.ended:
+            return []
+        if self.state is None:
+            if type(message) not in self.reactions.starts:
+                raise AssertionError(f"no instance has begun: {message} would be held until one does")
+            self.state = self.reactions.saga()
+        self.state = fold(self.reactions.evolve, self.state, (message,))
+        reaction = self.reactions.react.get(type(message))
+        return self._leaving(as_messages(reaction(self.state, message)) if reaction is not None else ())
+
+    def _leaving(self, results: Sequence[Any]) -> list[Any]:
+        leaving: list[Any] = []
+        for result in results:
+            if isinstance(result, End):
+                self.ended = True
+            elif isinstance(result, Undo):
+                self.undo.append(result.command)
+            elif isinstance(result, Compensate):
+                leaving += reversed(self.undo)
+                self.undo = []
+            else:
+                leaving.append(result)
+        return leaving
 
 
 def given(declared: type, *history: Any) -> Given:
