@@ -274,6 +274,8 @@ class World:
     async def work(self) -> None:
         """Let the services work until they rest or one dies; what died starts again."""
         self.afflict()
+        if self.happens(0.3):
+            await self._break_off()
         try:
             await self.harness.settle()
         except (DatabaseError, ChannelError, Unknown):
@@ -282,6 +284,19 @@ class World:
             await self.harness.restart(self.chance.choice(self.apps))
         if self.happens(0.1):
             await self.harness.restart(self.chance.choice(self.apps))
+
+    async def _break_off(self) -> None:
+        """At any moment all that is under way is given up, and one of the services starts again."""
+        working = asyncio.ensure_future(self.harness.settle())
+        for _ in range(self.chance.randrange(400)):
+            await asyncio.sleep(0)
+        working.cancel()
+        try:
+            await working
+        except (asyncio.CancelledError, DatabaseError, ChannelError, Unknown, Killed):
+            pass
+        await self.harness.restart(self.chance.choice(self.apps))
+        self.afflict()
 
     async def send(self, app: App, command: Any, key: str) -> None:
         """As a caller does who wants to know: again, under the same key, until the answer is known."""
