@@ -222,8 +222,9 @@ class Consumer:
         return outcome, answer
 
     def _answered(self, answer: Answer, arrivals: Sequence[Arrival], outcome: Outcome) -> bool:
-        if isinstance(answer, Collision):
+        if not isinstance(answer, Committed):
             self.worker.undo()
+        if isinstance(answer, Collision):
             return False
         stands(answer)
         self.failing.settled(arrivals, outcome)
