@@ -22,6 +22,7 @@ from headwater import (
     CancelTimer,
     ChannelError,
     Command,
+    Conflict,
     DatabaseError,
     Event,
     ReadModel,
@@ -34,6 +35,7 @@ from headwater import (
     evolve,
     react,
 )
+from headwater.adapters.memory import MemoryDatabase
 from headwater.database import Failed
 from headwater.testing.harness import Harness
 from tests.flow.rig import Killed, log_of, payloads
@@ -144,7 +146,7 @@ class Buying(Saga, key="order"):
     @react(starts=True)
     def placed(self, event: Placed) -> Iterator[Any]:
         yield Charge(event.customer, event.order, event.cents)
-        yield After(Overdue(event.order), seconds=30)
+        yield After(Overdue(event.order), seconds=3)
 
     @react
     def charged(self, event: Charged) -> Iterator[Any]:
@@ -202,26 +204,48 @@ class World:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.seed = seed
-        patience = Retry(attempts=10_000, base=0.05, cap=2.0)
-        batch = self.chance.choice([1, 2, 5, 100])
-        self.orders = App("orders", retry=patience, batch=batch)
-        self.orders.add(Order, Buying, State)
-        self.bank = App("bank", retry=patience, batch=self.chance.choice([1, 3, 100]))
-        self.bank.add(Account)
-        self.stats = App("stats", retry=patience, batch=batch)
-        self.stats.add(Spent)
+        self.calls = 0
+        self.orders = self.app("orders", Order, Buying, State)
+        self.bank = self.app("bank", Account)
+        self.stats = self.app("stats", Spent)
+        self.twins = [self.app("bank", Account), self.app("stats", Spent), self.app("orders", Order, Buying, State)]
         self.faulty = True
-
-        @self.stats.on(Finished)
-        async def hear(event: Finished) -> Heard:
-            for _ in range(self.chance.randrange(3)):
-                await asyncio.sleep(0)
-            if self.happens(0.1):
-                raise RuntimeError("the handler stumbles")
-            return Heard(event.order)
-
         self.apps = (self.orders, self.bank, self.stats)
         self.harness = Harness(*self.apps, seed=seed)
+
+    def app(self, name: str, *declared: Any) -> App:
+        batch = self.chance.choice([1, 2, 5, 100])
+        app = App(name, retry=Retry(attempts=10_000, base=0.05, cap=2.0), batch=batch)
+        app.add(*declared)
+        if name == "stats":
+            app.on(Finished)(self.hear)
+        return app
+
+    async def hear(self, event: Finished) -> Heard:
+        for _ in range(self.chance.randrange(3)):
+            await asyncio.sleep(0)
+        if self.happens(0.1):
+            raise RuntimeError("the handler stumbles")
+        return Heard(event.order)
+
+    async def begin(self) -> None:
+        """Second members of the services share what the channel brings; what needs a lease stays with the first."""
+        self.twin_flows: list[Any] = []
+        self.afflict()
+        for twin in self.twins:
+            twin.clock = self.harness.clock
+            database = MemoryDatabase(self.harness.clock, self.harness.databases[twin.name].file)
+            await database.open()
+            database.commit = self._commit(database.commit)  # type: ignore[method-assign]
+            wiring = await twin.connect(database, self.harness.channel)
+            for wired in await wiring.flows("twin", lambda _: lambda: None):
+                if not wired.lease:
+                    self.twin_flows.append(wired.flow)
+
+    async def end(self) -> None:
+        for twin in self.twins:
+            await twin.wiring.leave()
+            await twin.stop()
 
     def happens(self, share: float) -> bool:
         return self.faulty and self.chance.random() < share
@@ -276,6 +300,8 @@ class World:
         self.afflict()
         if self.happens(0.3):
             await self._break_off()
+        if self.happens(0.7):
+            await self._side_by_side(self.chance.randrange(600))
         try:
             await self.harness.settle()
         except (DatabaseError, ChannelError, Unknown):
@@ -298,12 +324,46 @@ class World:
         await self.harness.restart(self.chance.choice(self.apps))
         self.afflict()
 
+    async def _side_by_side(self, turns: int) -> None:
+        """All flows of all members at once, as they run in earnest, until one dies or for some turns of the loop."""
+        flows = [flow for flows in self.harness._flows.values() for flow in flows] + self.twin_flows
+        self.harness._working = True
+        tasks = [asyncio.ensure_future(self._tend(flow)) for flow in flows]
+        tasks += [asyncio.ensure_future(self._call()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            if any(task.done() and not task.cancelled() and isinstance(task.exception(), Killed) for task in tasks):
+                break
+        for task in tasks[: len(flows)]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.harness._working = False
+        await self.harness.restart(self.chance.choice(self.apps))
+        self.afflict()
+
+    async def _tend(self, flow: Any) -> None:
+        while True:
+            try:
+                worked = await flow.step()
+            except (DatabaseError, ChannelError, Unknown, Conflict):
+                worked = False
+            for _ in range(1 if worked else self.chance.randrange(1, 30)):
+                await asyncio.sleep(0)
+
+    async def _call(self) -> None:
+        """A caller who sends while all is at work."""
+        self.calls += 1
+        number = self.calls
+        customer = self.chance.choice(CUSTOMERS)
+        await self.send(self.orders, Place(f"c{number}", customer, self.chance.randrange(1, 9)), f"call-{number}")
+
     async def send(self, app: App, command: Any, key: str) -> None:
         """As a caller does who wants to know: again, under the same key, until the answer is known."""
         while True:
             try:
                 answer = await app.attempt(command, key=key)
             except (DatabaseError, Killed):
+                await asyncio.sleep(0)
                 continue
             if not isinstance(answer, Unknown):
                 return
@@ -342,7 +402,7 @@ class World:
 async def live(seed: int) -> None:
     world = World(seed)
     async with world.harness:
-        world.afflict()
+        await world.begin()
         for customer in CUSTOMERS:
             await world.send(world.bank, Fund(customer, MONEY), f"fund-{customer}")
         for n in range(30):
@@ -355,7 +415,10 @@ async def live(seed: int) -> None:
         world.faulty = False
         for _ in range(12):
             await world.harness.advance(seconds=11)
+            while any([await flow.step() for flow in world.twin_flows]):
+                await world.harness.settle()
         await world.check()
+        await world.end()
 
 
 @pytest.mark.parametrize("first", range(0, 40, 10))

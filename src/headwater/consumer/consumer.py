@@ -134,12 +134,14 @@ class Consumer:
         return await self.run(mine, settle)
 
     async def _sort(self, batch: Batch, messages: Sequence[Recorded]) -> tuple[Sorted, dict[str, int]]:
+        """Sort messages by what is known of their keys: the marks first, since who holds a message has moved its mark."""
         keys = list({message.key for message in messages})
-        held = await self.database.held_keys(self.name, keys)
         now = self.clock.now()
         if batch.checkpoint is not None:
-            return sort_logged(self.name, [one for one in messages if self.worker.wants(one)], held, now), {}
+            wanted = [one for one in messages if self.worker.wants(one)]
+            return sort_logged(self.name, wanted, await self.database.held_keys(self.name, keys), now), {}
         marks = await self.database.marks(self.name, keys)
+        held = await self.database.held_keys(self.name, keys)
         found = sort_delivered(self.name, messages, marks, held, now, from_now=self.options.from_now)
         for row in found.holds:
             if row.reason is Reason.GAP:

@@ -35,7 +35,8 @@ def sort_delivered(
 ) -> Sorted:
     """Sort messages of a channel against the marks of their streams and the keys that are held; `held` grows with gaps.
 
-    With `from_now`, the first message of a stream without a mark is taken as its beginning.
+    With `from_now`, the first message of a stream without a mark is taken as its beginning. A mark that stays where it is
+    is named too: a gap is one only as long as nobody has filled it.
     """
     found = Sorted()
     reached = found.marks
@@ -49,6 +50,7 @@ def sort_delivered(
             continue
         if message.previous > mark:
             held.add(message.key)
+            reached[stream] = mark
             found.holds.append(Held(consumer, message.key, message, Reason.GAP, since=now))
             continue
         reached[stream] = message.version
