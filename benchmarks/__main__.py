@@ -1,4 +1,4 @@
-"""`./dev bench [W1 …] [--quick] [--json FILE]`: measure, and print figures and ratios."""
+"""`./dev bench [W1 …] [--quick] [--json FILE] [--scorecard]`: measure, and print figures and ratios."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 
 from .case import Setting
 from .durability import check
+from .machine import about
 from .quiet import OTHERS, SYNC_MS, Watch
-from .report import Row, show, write_json
+from .report import Row, as_data, show, write_json
 from .rounds import measure
+from .scorecard import write_benches
 from .works import WORKS, work
 
 ABOUT = """Measures Headwater beside eventsourcing, the raw driver and a raw group-commit loop: in one run, interleaved, medians
@@ -37,8 +39,11 @@ def main() -> int:
             rows += done
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    found = as_data(about(["./dev", "bench", *sys.argv[1:]]), rows, durability)
     if options.json:
-        write_json(options.json, rows, durability, sys.argv[1:])
+        write_json(options.json, found)
+    if options.scorecard:
+        write_benches(found)
     print(f"{time.monotonic() - begun:.0f} s")
     return 0
 
@@ -48,6 +53,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; by default all")
     parser.add_argument("--quick", action="store_true", help="less data, shorter and fewer rounds: within 3 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows, the machine and the versions")
+    parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument("--dir", type=Path, help="where the files lie meanwhile: another disk")
     options = parser.parse_args()
     if wrong := [name for name in options.works if name not in WORKS]:

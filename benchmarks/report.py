@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import apsw
 from rich.console import Console
 from rich.table import Table
 
@@ -75,26 +70,11 @@ def ratio(value: float | None) -> str:
     return "" if value is None else f"{value:,.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def write_json(path: Path, rows: Sequence[Row], durability: Any, options: Sequence[str]) -> None:
+def write_json(path: Path, found: Mapping[str, Any]) -> None:
     """Write all rows with what they were measured on."""
-    about = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["./dev", "bench", *options],
-        "commit": _commit(),
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("headwater", "eventsourcing", "apsw", "msgspec")}
-        | {"sqlite": apsw.sqlite_lib_version()},
-        "durability": durability,
-    }
-    path.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1, ensure_ascii=False))
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False))
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().split("\n")
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
-
-
-def _commit() -> str:
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+def as_data(about: Mapping[str, Any], rows: Sequence[Row], durability: Any) -> dict[str, Any]:
+    """The rows of a run, and what they were measured on."""
+    return {"about": {**about, "durability": durability}, "rows": [asdict(row) for row in rows]}

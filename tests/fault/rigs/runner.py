@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from benchmarks.machine import about
+from benchmarks.scorecard import write_rigs
 from tests.fault.rigs.trial import TrialResult, fell
 
 PACKAGE = "tests.fault.rigs"
@@ -55,6 +57,7 @@ class Report:
     futile: int = 0
     told: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
+    tried: list[int] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -64,6 +67,7 @@ class Report:
 
     def add(self, seed: int, result: TrialResult) -> None:
         """Count the trials of one seed."""
+        self.tried = [*self.tried[:1], seed]
         if not result.effective and not result.violations:
             self.futile += 1
             return
@@ -76,16 +80,17 @@ class Report:
         for name, value in result.facts.items():
             self.facts[name] = max(value, self.facts.get(name, value))
 
-    def as_json(self) -> str:
-        """The one object that stands for a rig."""
-        found = {
+    def as_data(self) -> dict[str, Any]:
+        """The one object that stands for a rig: `seeds` of violations, `tried` the first seed and the last."""
+        return {
             "rig": self.rig,
             "trials": self.trials,
             "violations": self.violations,
             "seeds": self.seeds,
             "seconds": round(self.seconds, 2),
+            "tried": [self.tried[0], self.tried[-1]] if self.tried else [],
+            "facts": self.facts,
         }
-        return json.dumps(found | ({"facts": self.facts} if self.facts else {}))
 
     def line(self) -> str:
         """The same for a person."""
@@ -176,9 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(reports[-1], sys.stderr.write if options.json else sys.stdout.write)
         if reports[-1].stopped:
             break
+    if options.scorecard:
+        write_rigs(
+            about(["./dev", "prove", *sys.argv[1:]]), [one.as_data() for one in reports if one.sound or one.violations]
+        )
     if options.json:
         for report in reports:
-            print(report.as_json())
+            print(json.dumps(report.as_data()))
     if any(not report.sound for report in reports):
         return 1
     return STOPPED if any(report.stopped for report in reports) else 0
@@ -204,6 +213,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="replay this one; with --count or --minutes, the first")
     parser.add_argument("--minutes", type=float, help="how long each rig may take, or `soak` lasts")
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
+    parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     options = parser.parse_args(arguments)
     for name in options.rigs:
         if not is_rig(name):
