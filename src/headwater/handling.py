@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
+from headwater import fault
 from headwater.clock import Clock
 from headwater.database import Answer, Collision, Database, Failed, WriteSet
 from headwater.decider import Decider, as_messages, fold
@@ -152,6 +153,7 @@ class Handling:
             key=key,
             after=warm.key if warm.pending is not None else None,
         )
+        fault.point("handling.decided")
         pending = asyncio.ensure_future(self.database.commit([write]))
         warm.pending, warm.key = pending, key
         try:
@@ -159,6 +161,7 @@ class Handling:
         except BaseException:
             self._drop(proposal.stream, warm)
             raise
+        fault.point("handling.committed")
         if warm.pending is pending:
             warm.pending = None
         if is_new(answer):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headwater import fault
 from headwater.channel import Channel, Publication
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
@@ -81,6 +82,7 @@ class Relay:
         fence = self.fence()
         if fence is not None and self.channel.capabilities.producer_position:
             await self.channel.publish([], producer=self.service, position=0, epoch=fence.epoch)
+            fault.point("relay.placed")
         kept = await self.channel.producer_position(self.service)
         stored = await self.database.checkpoint(self.name) if kept is None else kept
         self._holding = await self._holds_any()
@@ -128,9 +130,11 @@ class Relay:
 
     async def _publish(self, leaving: Sequence[Recorded], publications: Sequence[Publication], position: int) -> None:
         fence = self.fence()
+        fault.point("relay.publishing")
         refused = await self.channel.publish(
             publications, producer=self.service, position=position, epoch=fence.epoch if fence else 0
         )
+        fault.point("relay.published")
         if refused:
             await self._hold([self._held(leaving[index], Reason.DEAD, why) for index, why in refused.items()])
         if not self.channel.capabilities.producer_position:
@@ -145,7 +149,9 @@ class Relay:
 
     async def _hold(self, rows: Sequence[Held]) -> None:
         self._holding = True
+        fault.point("relay.holding")
         await self._commit(WriteSet(fence=self.fence(), holds=rows))
+        fault.point("relay.held")
         for row in rows:
             if row.reason is Reason.DEAD:
                 version, cause = row.message.version, row.cause
@@ -175,5 +181,7 @@ class Relay:
             )
             return False
         release = Release(self.name, row.message.stream, row.message.version)
+        fault.point("relay.republished")
         await self._commit(WriteSet(fence=self.fence(), releases=[release]))
+        fault.point("relay.released")
         return True

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from headwater import fault
 from headwater.channel import Channel, Publication, Subscription
 from headwater.clock import Clock, iso
 from headwater.database import Database
@@ -83,7 +84,9 @@ class Asking:
                         requests[row.key] = min(after, requests.get(row.key, after))
         self._since = since
         if requests:
+            fault.point("repair.asking")
             await self.channel.publish([self._request(stream, after) for stream, after in requests.items()])
+            fault.point("repair.asked")
             self._asked = dict.fromkeys(requests, now) | {k: v for k, v in self._asked.items() if now - v < WAIT}
         return bool(requests)
 
@@ -131,6 +134,7 @@ class Answering:
         deliveries = await self.subscription.fetch(100)
         if not deliveries:
             return False
+        fault.point("repair.answering")
         try:
             for delivery in deliveries:
                 request = read_request(delivery.body)
@@ -139,7 +143,9 @@ class Answering:
         except BaseException:
             await self.subscription.release()
             raise
+        fault.point("repair.answered")
         await self.subscription.acknowledge(deliveries)
+        fault.point("repair.acknowledged")
         return True
 
     async def wait(self, timeout: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from headwater import fault
 from headwater.clock import Clock
 from headwater.database import Collision, Database, WriteSet, stands
 from headwater.lease import Fence
@@ -32,7 +33,9 @@ class Scheduler:
         due = await self.database.timers_due(self.clock.now(), BATCH)
         if not due:
             return False
+        fault.point("timer.due")
         answers = await self.database.commit([self._fire(timer) for timer in due])
+        fault.point("timer.fired")
         for answer in answers:
             if not isinstance(answer, Collision):
                 stands(answer)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
+from headwater import fault
 from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome, Worker
 from headwater.consumer.custody import Sorted, sort_delivered, sort_logged
@@ -198,6 +199,7 @@ class Consumer:
             if len(arrivals) > 1:
                 raise Fallen(f"{self.name}: {len(arrivals)} messages fell together: {error}") from error
             outcome = Outcome(failures={0: error})
+            fault.point("consumer.fell")
             [answer] = await self.database.commit([settle(outcome)])
         except BaseException:
             self.worker.undo()
@@ -208,6 +210,7 @@ class Consumer:
         if self.worker.transactional and arrivals:
             return await self._run_inside(arrivals, settle)
         outcome = await self.worker.run(arrivals, None) if arrivals else Outcome()
+        fault.point("consumer.ran")
         [answer] = await self.database.commit([settle(outcome)])
         return outcome, answer
 
@@ -216,7 +219,9 @@ class Consumer:
         try:
             async with self.database.transaction() as transaction:
                 outcome = await self.worker.run(arrivals, transaction)
+                fault.point("consumer.ran_inside")
                 [answer] = transaction.write([settle(outcome)])
+                fault.point("consumer.wrote_inside")
                 if not isinstance(answer, Committed):
                     raise _Undone(answer)
         except _Undone as undone:
@@ -229,6 +234,7 @@ class Consumer:
         if isinstance(answer, Collision):
             return False
         stands(answer)
+        fault.point("consumer.committed")
         self.failing.settled(arrivals, outcome)
         if outcome.failures:
             self._counted = -RECOUNT

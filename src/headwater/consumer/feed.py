@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
+from headwater import fault
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival
@@ -96,6 +97,7 @@ class Feed:
         trips = self._trips()
         batch = await self.source.fetch(1 if all(trips) else self.size)
         self._tried = trips if batch is not None else []
+        fault.point("feed.fetched")
         return batch
 
     async def _blocked(self) -> bool:
@@ -124,7 +126,9 @@ class Feed:
             following = places(self._next.messages) if self._next else []
             await self._take(batch, following if self._alone else [*places(batch.messages), *following])
             self._noted = self._next
+        fault.point("feed.settled")
         await self.source.acknowledge(batch)
+        fault.point("feed.acknowledged")
 
     def _in_question(self, batch: Batch) -> bool:
         """Whether a batch has messages that were in flight at a crash, or fell."""
@@ -136,6 +140,7 @@ class Feed:
         await self._note(parts[0])
         for part, after in zip_longest(parts, parts[1:]):
             await self._take(part, (places(after.messages) if after else []) if self._alone else None)
+            fault.point("feed.parted")
             if after and not self._alone:
                 await self._note(after)
 
@@ -146,6 +151,7 @@ class Feed:
 
     async def _note(self, batch: Batch) -> None:
         await self._commit(WriteSet(note=Note(self.name, places(batch.messages)), fence=self.fence()))
+        fault.point("feed.noted")
 
     async def _commit(self, write: WriteSet) -> None:
         [answer] = await self.database.commit([write])
@@ -179,6 +185,7 @@ class Feed:
         """Keep what is no message as a dead letter of the source, raw."""
         now = self.clock.now()
         await self._commit(WriteSet(holds=[self._dead(one, now) for one in malformed]))
+        fault.point("feed.buried")
 
     def _dead(self, one: Malformed, now: int) -> Held:
         stream = f"?{one.topic}/{one.partition}"

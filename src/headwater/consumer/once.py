@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from headwater import fault
 from headwater.database import Database, WriteSet
 from headwater.errors import DatabaseError, NotDone, SchemaError, Uncertain
 from headwater.inbox import Step
@@ -40,17 +41,21 @@ class Once:
                 f"{name!r} was begun and its outcome is not known; look at the other side, then redrive with --done or --not-done"
             )
         await self._store(Step(self._consumer, self._message_id, name))
+        fault.point("once.intended")
         try:
             outcome = await call(self.key(name))
         except NotDone:
+            fault.point("once.not_done")
             await self._store(Step(self._consumer, self._message_id, name, clear=True))
             raise
         except Exception as error:
             if repeat:
                 raise
             raise Uncertain(f"{name!r} ended in {type(error).__name__}: it may have happened") from error
+        fault.point("once.called")
         encoded = self._encode(name, outcome)
         await self._store(Step(self._consumer, self._message_id, name, done=True, outcome=encoded))
+        fault.point("once.stored")
         return msgspec.json.decode(encoded)
 
     def key(self, name: str) -> str:

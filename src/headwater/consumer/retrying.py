@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headwater import fault
 from headwater.consumer.arrival import Arrival, Outcome
 from headwater.consumer.consumer import Consumer, Fallen, FenceNow, Place
 from headwater.consumer.custody import lane_of
@@ -70,7 +71,9 @@ class Retrying:
             rows = await self.database.held_of(self.consumer.name, stream, AT_ONCE)
             lane, marks = await self._lane([row for row in rows if row.message.version == version])
             charged = [self.consumer.failing.crashed(row) for row in lane]
+            fault.point("retry.charging")
             await self._commit(WriteSet(fence=self.fence(), marks=marks, holds=charged, note=Note(self.name, ())))
+            fault.point("retry.charged")
         return set(noted)
 
     async def _lane(self, rows: Sequence[Held]) -> tuple[list[Held], list[Mark]]:
@@ -103,7 +106,9 @@ class Retrying:
         wanted = [row for row in lane if consumer.worker.wants(row.message)]
         mine = [Arrival(row.message, strict=True, attempt=row.attempts + 1) for row in wanted]
         fence = self.fence()
+        fault.point("retry.due")
         await self._commit(WriteSet(fence=fence, note=Note(self.name, list(map(place_of, lane)))))
+        fault.point("retry.noted")
 
         def settle(outcome: Outcome) -> WriteSet:
             failed = {id(wanted[index]): error for index, error in outcome.failures.items()}
@@ -124,6 +129,7 @@ class Retrying:
             )
 
         await consumer.run(mine, settle)
+        fault.point("retry.settled")
 
 
 def place_of(row: Held) -> Place:

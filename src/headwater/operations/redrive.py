@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from headwater import fault
 from headwater.clock import Clock, iso
 from headwater.database import Collision, Database, Failed, WriteSet
 from headwater.errors import Conflict, DatabaseError, HeadwaterError
@@ -198,7 +199,9 @@ async def _commit_all(
     """Commit sets in groups, each standing for itself, and note what became of each; raises for one that is `alone`."""
     for start in range(0, len(sets), AT_ONCE):
         part = sets[start : start + AT_ONCE]
+        fault.point("operations.settling")
         answers = await database.commit([write for _, write in part])
+        fault.point("operations.settled")
         for (held_id, _), answer in zip(part, answers, strict=True):
             if isinstance(answer, Committed):
                 outcome.changed.append(held_id)

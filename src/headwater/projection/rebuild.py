@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headwater import fault
 from headwater.checkpoint import Checkpoint
 from headwater.database import Collision, Database, WriteSet, stands
 from headwater.errors import Conflict
@@ -31,10 +32,13 @@ async def rebuild(
     live = "" if projection.model.__inline__ else name
     building = _Building(f"{name}/rebuild", msgspec.structs.replace(projection, table=built), schema, database)
     await building.begin()
+    fault.point("rebuild.begun")
     for _ in range(SWAPS):
         await building.fold_up_to(await (database.checkpoint(live) if live else database.head()), progress)
         await _check_nothing_held(name, database)
+        fault.point("rebuild.swapping")
         if await database.swap_table(built, projection.table, live, building.reader, building.position):
+            fault.point("rebuild.swapped")
             return building.position
     raise Conflict(
         f"{name} was never still for a moment, so the rebuilt table could not take its place; stop its service and rebuild again"
@@ -77,7 +81,9 @@ class _Building:
             keys = list({self.projection.key_of(event) for event in events})
             rows = await self.database.rows(self.projection.table, keys)
             reached = page[-1].position if page and page[-1].position < end else end
+            fault.point("rebuild.folded")
             await self._move(reached, self.position, [self.projection.fold(rows, events)])
+            fault.point("rebuild.moved")
             self.position = reached
             progress(reached, end)
 

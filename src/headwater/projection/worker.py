@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from headwater import fault
 from headwater.checkpoint import Checkpoint
 from headwater.consumer import Arrival, Outcome, run_purely
 from headwater.consumer.arrival import Faulty
@@ -12,6 +13,7 @@ from headwater.database import Database, InlineFold, Transaction
 from headwater.message import Recorded
 from headwater.projection.declare import Projection, Unstorable
 from headwater.schema import Schema
+from headwater.table import Upsert
 
 
 class ProjectionWorker:
@@ -39,7 +41,9 @@ class ProjectionWorker:
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
         """Fold the events; where one fails, again without its key."""
         events: list[Any] = [self._event(arrival) for arrival in arrivals]
-        return await run_purely(arrivals, lambda todo: self._fold(events, todo))
+        outcome = await run_purely(arrivals, lambda todo: self._fold(events, todo))
+        fault.point("projection.folded")
+        return outcome
 
     def _event(self, arrival: Arrival) -> Any:
         try:
@@ -93,8 +97,13 @@ def inline_fold(projection: Projection, schema: Schema) -> InlineFold:
             if one.type in types and one.kind == "event"
         ]
 
+    def rows_after(rows: dict[tuple[Any, ...], tuple[Any, ...]], messages: Sequence[Recorded]) -> Upsert:
+        folded = projection.fold(rows, events(messages))
+        fault.point("projection.folded_inline")
+        return folded
+
     return InlineFold(
         projection.table,
         lambda messages: list({projection.key_of(event) for event in events(messages)}),
-        lambda rows, messages: projection.fold(rows, events(messages)),
+        rows_after,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from headwater import fault
 from headwater.consumer import Arrival, Outcome, run_purely
 from headwater.consumer.arrival import Faulty, Waiting
 from headwater.consumer.outgoing import Encoded, Leaving, Outgoing, addressed, collect, instance_of
@@ -91,7 +92,9 @@ class SagaWorker:
                 keys.append(self.key_of(arrival))
             except Exception as error:  # noqa: BLE001 - kept with the message as its cause
                 keys.append(error)
-        return await run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo))
+        outcome = await run_purely(arrivals, lambda todo: self._fold(arrivals, keys, todo))
+        fault.point("saga.reacted")
+        return outcome
 
     async def _fold(
         self, arrivals: Sequence[Arrival], keys: Sequence[str | Exception], todo: Sequence[int], *, check: bool = False

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import apsw
 
+from headwater import fault
 from headwater.adapters.sqlite.channel_schema import COMPONENT, LOOK, MIGRATIONS
 from headwater.adapters.sqlite.channel_writes import Cursor, MoveDue, Place, Publish, Settle, Write
 from headwater.adapters.sqlite.faults import translate
@@ -151,6 +152,7 @@ class ChannelFile:
                 results = await self._writer.submit([*carried, request])
             if acks and not isinstance(results[0], HeadwaterError):
                 written = True
+                fault.point("channel.settled")
                 for group, topic, partition, epoch, _ in results[0]:
                     acks[group, topic, partition][1].lose((topic, partition), epoch)
             return results

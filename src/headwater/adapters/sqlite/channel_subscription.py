@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from headwater import fault
 from headwater.adapters.sqlite.channel_file import ChannelFile
 from headwater.adapters.sqlite.channel_seat import Seat
 from headwater.adapters.sqlite.channel_span import Span, advanced, spans
@@ -217,6 +218,7 @@ class SqliteSubscription:
     async def _take(self, partitions: list[int]) -> None:
         try:
             places = await self._file.write(Take(self._group, self._topics, partitions))
+            fault.point("channel.taken")
         except BaseException:
             for partition in partitions:
                 self._seat.give(partition)

@@ -13,6 +13,7 @@ import apsw
 import msgspec
 from msgspec import Struct
 
+from headwater import fault
 from headwater.adapters.sqlite.channel_schema import HEAD
 from headwater.errors import ChannelError
 
@@ -68,6 +69,7 @@ class Publish(Struct, frozen=True):
             connection.execute(sql, (self.producer, self.position, self.epoch))
         _insert(connection, MESSAGES, self.messages)
         _insert(connection, DELAYED, self.delayed)
+        fault.point("channel.publishing")
         return None
 
 
@@ -82,6 +84,7 @@ class MoveDue(Struct, frozen=True):
         due = "FROM delayed WHERE due <= ?1 ORDER BY due, id LIMIT ?2"
         into = f"INSERT INTO messages ({COLUMNS.format('time')}) SELECT {COLUMNS.format('due')} {due}"
         connection.execute(into, (self.now, self.limit))
+        fault.point("channel.moving")
         connection.execute(f"DELETE FROM delayed WHERE id IN (SELECT id {due})", (self.now, self.limit))
 
 
@@ -101,6 +104,7 @@ class Join(Struct, frozen=True):
             "INSERT INTO cursors SELECT ?1, value ->> 0, value ->> 1, ?2, 0 FROM json_each(?3) WHERE true ON CONFLICT DO NOTHING",
             (self.group, start, _json(places).decode()),
         )
+        fault.point("channel.joining")
 
 
 class Take(Struct, frozen=True):
@@ -120,6 +124,7 @@ class Take(Struct, frozen=True):
             """,
             (self.group, _json(self.topics).decode(), _json(self.partitions).decode()),
         ).fetchall()
+        fault.point("channel.taking")
         return {(topic, partition): (position, epoch) for topic, partition, position, epoch in rows}
 
 
@@ -135,6 +140,7 @@ class Settle(Struct, frozen=True):
         sql = f"UPDATE cursors AS c SET position = max(position, value ->> 4) FROM json_each(?) WHERE {here}"
         before = connection.total_changes()
         connection.execute(sql, (given,))
+        fault.point("channel.settling")
         if connection.total_changes() - before == len(self.cursors):
             return []
         lost = f"SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM cursors c WHERE {here})"
@@ -164,6 +170,7 @@ class Trim(Struct, frozen=True):
             """,
             (first[0][0], last, self.before),
         )
+        fault.point("channel.trimming")
         return last, connection.total_changes() - before
 
 

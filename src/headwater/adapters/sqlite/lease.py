@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import apsw
 
+from headwater import fault
 from headwater.adapters.sqlite.faults import translated
 from headwater.adapters.sqlite.file import File, fetch
 from headwater.adapters.sqlite.lock import FileLock
@@ -82,6 +83,7 @@ class LeaseHolder:
             if lock is not None:
                 lock.close()
             raise
+        fault.point("lease.taken")
         self._keep(lease, lock)
         self._path(name, lease.epoch - 1).unlink(missing_ok=True)
         return lease
@@ -94,6 +96,7 @@ class LeaseHolder:
             async with self._writer.exclusive() as loan:
                 with loan.use() as connection:
                     connection.execute(RELEASE, (lease.name, lease.epoch))
+                    fault.point("lease.releasing")
         except (DatabaseError, Unknown):  # its lock is free, and so is the lease
             return
 
@@ -119,6 +122,7 @@ class LeaseHolder:
             lock.close()
             return None
         connection.execute(TAKE, (name, owner, epoch + 1, _now() + round(ttl * 1_000_000)))
+        fault.point("lease.taking")
         return SqliteLease(self, name, owner, epoch + 1, ttl), lock
 
     def _ours(self, name: str, owner: str, epoch: int) -> bool:
@@ -189,7 +193,9 @@ class LeaseHolder:
                 until = expires + round(lease.ttl * 1_000_000)
                 if not fetch(connection, RENEW, (until, lease.name, lease.epoch)):
                     lost.append(lease)
+            fault.point("lease.renewing")
             connection.execute("COMMIT")
+            fault.point("lease.renewed")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import apsw
 
+from headwater import fault
 from headwater.adapters.sqlite.faults import translated
 from headwater.adapters.sqlite.file import File, fetch
 from headwater.errors import ConfigurationError, SchemaMismatch
@@ -49,10 +50,13 @@ def _apply(connection: apsw.Connection, component: str, found: int, scripts: Seq
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(REGISTER)
+        fault.point("migration.begun")
         for version, script in enumerate(scripts[found:], found + 1):
             connection.execute(script)
             connection.execute("INSERT INTO headwater_schema VALUES (?, ?, ?)", (component, version, now))
+        fault.point("migration.applied")
         connection.execute("COMMIT")
+        fault.point("migration.committed")
     except apsw.SQLError as error:
         raise ConfigurationError(f"the tables of {component} cannot be made: {error}") from error
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import apsw
 
+from headwater import fault
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import File
 from headwater.adapters.sqlite.loan import Loan
@@ -171,11 +172,15 @@ class Writer(Generic[Request, Result]):
         with self._lock:
             connection = self._begin()
             try:
+                fault.point("sqlite.begun")
                 before = connection.total_changes()
                 results = self._work(connection, requests)
+                fault.point("sqlite.written")
                 self._commit(connection)
+                fault.point("sqlite.committed")
             finally:
                 self._undo(connection)
+        fault.point("sqlite.unlocked")
         if connection.total_changes() != before:
             self._committed()
         return results
@@ -189,7 +194,9 @@ class Writer(Generic[Request, Result]):
                 try:
                     loan.lend(connection, self._patience)
                     if loan.commit:
+                        fault.point("sqlite.returned")
                         self._commit(connection)
+                        fault.point("sqlite.committed_loan")
                 finally:
                     self._undo(connection)
         except NotBegunError as error:
