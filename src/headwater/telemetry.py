@@ -1,6 +1,6 @@
 """Every signal that Headwater gives: one JSON line with names and ids, never a payload.
 
-Signals: app.started · app.stopped · flow.failed · relay.refused ·
+Signals: app.started · app.stopped · flow.failed · lease.lost · relay.refused ·
 consumer.held · consumer.paused · consumer.gap · consumer.crashed.
 """
 

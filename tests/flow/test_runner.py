@@ -14,6 +14,7 @@ from headwater import App, ChannelError, ConfigurationError, DeclarationError, E
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import Runner
 from headwater.clock import SystemClock
+from headwater.relay import Relay
 from headwater.scheduler import Scheduler
 from tests.flow.rig import played, publication
 from tests.flow.shop import Bump, Bumped, Counter, Noted, Tally, shop
@@ -186,6 +187,30 @@ async def test_an_unexpected_error_says_where_and_the_flow_goes_on(place, monkey
     assert failed["flow"] == "scheduler"
     assert "fail" in failed["where"]
     assert failed["cause"] == ""
+
+
+@played
+async def test_a_lease_that_is_lost_in_the_middle_of_a_step_is_no_failure_and_is_taken_again(
+    place, monkeypatch, caplog
+):
+    caplog.set_level(logging.WARNING, "headwater")
+    relay, lost = Relay._relay, []
+    seen: list[tuple[str, int]] = []
+    async with producer(place) as one, mail(place, seen):
+
+        async def lose(self: Relay, recorded: Any) -> None:
+            lease = one._runner._leases["relay"]
+            if self.service == one.name and not lost:
+                lost.append(lease.epoch)
+                await lease.release()
+            await relay(self, recorded)
+
+        monkeypatch.setattr(Relay, "_relay", lose)
+        await one.send(Bump("a"))
+        await until(lambda: seen == [("a", 1)])
+        assert one._runner._leases["relay"].epoch > lost[0]
+    told = [(record.getMessage(), record.fields["lease"]) for record in caplog.records]
+    assert told == [("lease.lost", "relay")]
 
 
 def quick_leases(monkeypatch: pytest.MonkeyPatch, ttl: float = 0.3) -> None:

@@ -123,6 +123,11 @@ class Runner:
         waiting.cancel()
 
     def _report(self, wired: Wired, error: Exception, failures: int) -> None:
+        """Signal the first failure and some of those that follow; that a lease was lost on the way is none."""
+        lease = self._leases.get(wired.lease)
+        if isinstance(error, Conflict) and lease is not None and not lease.held:
+            signal("lease.lost", logging.WARNING, service=self.wiring.service, flow=wired.name, lease=wired.lease)
+            return
         known = isinstance(error, HeadwaterError)
         if failures in (1, 10) or failures % 100 == 0:
             signal(
