@@ -51,7 +51,7 @@ class MemoryBroker:
         self._places: dict[Place, list[Kept]] = {}
         self._delayed: list[tuple[int, int, Publication]] = []
         self._delays = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     def publish(self, publications: Iterable[Publication], now: int) -> None:
         """Take messages, in order."""
@@ -102,7 +102,7 @@ class MemoryBroker:
 
     def wake(self) -> None:
         """Tell all that wait to look again."""
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
@@ -110,12 +110,12 @@ class MemoryBroker:
     async def news(self, clock: Clock, seconds: float) -> None:
         """Wait until something has changed, at most so many seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
         time_over = asyncio.ensure_future(clock.sleep(seconds))
         try:
             await asyncio.wait({waiter, time_over}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
             time_over.cancel()
 
     def _keep(self, publication: Publication, time: int) -> None:

@@ -63,6 +63,12 @@ class MemoryChannel:
             await member.close()
         self._opened = False
 
+    def crash(self) -> None:
+        """Stop as a killed process does: the broker notices that its members are gone; what they had comes again."""
+        self._opened = False
+        for member in list(self._members):
+            member.leave()
+
     async def publish(
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0
     ) -> dict[int, str]:
@@ -115,9 +121,9 @@ class MemoryChannel:
         return f"it has {size} bytes, and {most} is the most" if size > most else ""
 
     async def _turn(self) -> MemoryBroker:
+        await asyncio.sleep(0)  # others run here, as they would while a disk writes
         if not self._opened:
             raise ChannelError("the channel is not open")
-        await asyncio.sleep(0)  # others run here, as they would while a disk writes
         return self.broker
 
 
@@ -174,6 +180,10 @@ class MemorySubscription:
         self._give_back()
 
     async def close(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the group; what was fetched and not acknowledged comes again, to another."""
         if not self._closed:
             self._closed = True
             self._give_back()

@@ -25,7 +25,7 @@ class MemoryFile:
         self.streams: dict[str, list[Recorded]] = {}
         self.tables: Tables = {}
         self.writer: object | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     @property
     def head(self) -> int:
@@ -50,16 +50,16 @@ class MemoryFile:
     async def news(self, timeout: float | None) -> None:
         """Wait until something is committed or a transaction ends, at most `timeout` seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(waiter, timeout)
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
 
     def wake(self) -> None:
         """Tell all that wait to look again."""
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
