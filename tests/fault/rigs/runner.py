@@ -25,7 +25,10 @@ STOPPED = 130
 
 
 class Rig(Protocol):
-    """A module of this package that is a rig; `LASTING` and `MINUTES` stand in those whose trial lasts as long as asked."""
+    """A module of this package that is a rig; `LASTING` and `MINUTES` stand in those whose trial lasts as long as asked.
+
+    One that can tell a trial step by step has `replay(seed, say)`, which answers as `one_trial(seed)` does.
+    """
 
     COUNT: int
     one_trial: Callable[..., TrialResult]
@@ -125,13 +128,18 @@ def rig(name: str) -> Rig:
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
-def run(name: str, wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Report:
-    """Run one rig; Ctrl-C ends it early, and what was done is reported."""
+def run(
+    name: str,
+    wanted: Wanted,
+    say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
+    """Run one rig; Ctrl-C ends it early, and what was done is reported. `tell` takes the steps of a seed that is replayed."""
     report, module = Report(name), rig(name)
     began = told_at = time.monotonic()
     try:
         for seed in _seeds(wanted, module, report, began):
-            report.add(seed, _one(module, seed, wanted))
+            report.add(seed, _one(module, seed, wanted, tell if wanted.alone else None))
             report.seconds = time.monotonic() - began
             if time.monotonic() - told_at > TOLD_EVERY:
                 told_at = time.monotonic()
@@ -161,8 +169,11 @@ def _seeds(wanted: Wanted, module: Rig, report: Report, began: float) -> Iterato
         seed += 1
 
 
-def _one(module: Rig, seed: int, wanted: Wanted) -> TrialResult:
+def _one(module: Rig, seed: int, wanted: Wanted, tell: Callable[[str], None] | None) -> TrialResult:
     try:
+        if tell is not None and hasattr(module, "replay"):
+            found: TrialResult = module.replay(seed, tell)
+            return found
         if getattr(module, "LASTING", False):
             return module.one_trial(seed, wanted.seconds) if wanted.seconds else module.one_trial(seed)
         return module.one_trial(seed)
@@ -176,9 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("headwater").addHandler(logging.NullHandler())
     wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None)
     reports: list[Report] = []
+    out = sys.stderr if options.json else sys.stdout
     for name in options.rigs or names():
-        reports.append(run(name, wanted, _whisper))
-        _tell(reports[-1], sys.stderr.write if options.json else sys.stdout.write)
+        reports.append(run(name, wanted, _whisper, lambda line: print(line, file=out)))
+        _tell(reports[-1], out.write)
         if reports[-1].stopped:
             break
     if options.scorecard:

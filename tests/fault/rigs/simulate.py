@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from unittest import mock
 
+from headwater import fault
 from headwater.adapters.memory import MemoryBroker, MemoryFile
 from headwater.app import runner
 from headwater.errors import HeadwaterError, Unknown
 from tests.fault.rigs.simulate_faults import Faults, Killed
 from tests.fault.rigs.simulate_ledger import Ledger
 from tests.fault.rigs.simulate_loop import SeededLoop
-from tests.fault.rigs.simulate_member import Process, Scene, Seat
+from tests.fault.rigs.simulate_member import Process, Scene, Seat, here
 from tests.fault.rigs.simulate_safety import Safety
 from tests.fault.rigs.simulate_trace import Trace
 from tests.fault.rigs.simulate_world import CUSTOMERS, SERVICES, Fund, Place
@@ -40,7 +41,7 @@ def one_trial(seed: int) -> TrialResult:
     return Universe(seed).play()
 
 
-def replay(seed: int, say: Callable[[str], object]) -> TrialResult:
+def replay(seed: int, say: Callable[[str], None]) -> TrialResult:
     """Live through it again and tell every step."""
     universe = Universe(seed, told=True)
     result = universe.play()
@@ -79,7 +80,11 @@ class Universe:
 
     def play(self) -> TrialResult:
         """Live through it, up to the first violation."""
-        with asyncio.Runner(loop_factory=lambda: self.loop) as loop, mock.patch.multiple(runner, **IDLE):
+        with (
+            asyncio.Runner(loop_factory=lambda: self.loop) as loop,
+            mock.patch.multiple(runner, **IDLE),
+            mock.patch.object(fault, "point", self._point),
+        ):
             loop.run(self._live())
         return TrialResult(
             sum(self.faults.struck.values()) >= FEWEST,
@@ -160,6 +165,16 @@ class Universe:
                 process.die("kill")
             elif process.alive:
                 self._begin(process.stop())
+
+    def _point(self, name: str) -> None:
+        """A fault point is met: the process may end here, and one that is dead goes no further."""
+        process = here.get()
+        if process is None:
+            return
+        if not process.alive:
+            raise Killed
+        if self.faults.strikes("crash at a point"):
+            self.faults.kill("crash at a point", process, name)
 
     def _set_clock(self, process: Process) -> None:
         by = self.chance.uniform(-1, 1) * self.chance.choice((1, 5, 30))

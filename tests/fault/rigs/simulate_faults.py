@@ -38,7 +38,7 @@ AT_PUBLISH = {
 AT_MESSAGES = {"drop": 0.03, "duplicate": 0.15, "reorder": 0.15, "delay": 0.15}
 AT_FETCH = {"fetch fails": 0.01}
 AT_ACKNOWLEDGE = {"acknowledge fails": 0.02, "answer to an acknowledge lost": 0.02}
-AT_POINT = {"crash at a point": 0.002}
+AT_POINT = {"crash at a point": 0.001}
 MOODS = (0.0, 0.5, 1.0, 1.0, 2.0)
 """Each universe has its own mixture: some faults are absent, some frequent."""
 
@@ -86,9 +86,9 @@ class Faults:
         self.struck[kind] += 1
         self.trace.note(who, f"! {kind}{': ' if what else ''}{what}")
 
-    def kill(self, kind: str, member: Member) -> None:
+    def kill(self, kind: str, member: Member, where: str = "") -> None:
         """End a process. Raises Killed."""
-        self.hit(kind, member.name)
+        self.hit(kind, member.name, where)
         member.die(kind)
         raise Killed
 

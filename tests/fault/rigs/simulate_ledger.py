@@ -58,8 +58,10 @@ class Ledger:
             log = self._files[service].log
             found = log[answer.position - 1] if answer.position <= len(log) else None
             event = msgspec.json.decode(found.data) if found is not None else {}
-            if found is None or found.version != answer.version or any(
-                event.get(name) != value for name, value in msgspec.structs.asdict(command).items()
+            if (
+                found is None
+                or found.version != answer.version
+                or any(event.get(name) != value for name, value in msgspec.structs.asdict(command).items())
             ):
                 self._violated(f"{command} was acknowledged as {answer}, and there is {event}")
 
@@ -124,7 +126,12 @@ class Ledger:
 
     def _left(self, service: str) -> list[str]:
         file, safety = self._files[service], self._safeties[service]
-        held = [row for name, rows in file.tables.items() if isinstance(name, tuple) and name[0] == "held" for row in rows.values()]
+        held = [
+            row
+            for name, rows in file.tables.items()
+            if isinstance(name, tuple) and name[0] == "held"
+            for row in rows.values()
+        ]
         found = [f"holds {row.consumer} {row.key}@{row.message.version} ({row.reason}) {row.cause}" for row in held]
         found += [f"has a timer {key}" for key in file.table(TIMERS)]
         found += [f"has a saga that goes on: {key}" for key, row in file.table(SAGAS).items() if not row.ended]

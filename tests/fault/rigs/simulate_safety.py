@@ -58,7 +58,9 @@ class Safety:
             self._read += 1
             known = self._versions.get(one.stream, 0)
             if (one.position, one.version, one.previous) != (self._read, known + 1, known):
-                self._violated(f"{one.stream}@{one.version} at {one.position} follows version {known} at {self._read - 1}")
+                self._violated(
+                    f"{one.stream}@{one.version} at {one.position} follows version {known} at {self._read - 1}"
+                )
             if one.id in self._ids:
                 self._violated(f"{one.stream}@{one.version} is in the log twice: {one.type} {one.id}")
             self._versions[one.stream] = one.version
