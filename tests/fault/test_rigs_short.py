@@ -189,7 +189,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, one_trial: Any, count: int = 10) ->
 
 
 def test_all_rigs_are_found() -> None:
-    assert {"power", "fuzz", "disk", "pause", "late", "soak"} <= set(runner.names())
+    assert {"kill", "power", "fuzz", "disk", "pause", "late", "soak"} <= set(runner.names())
 
 
 def test_a_violation_is_told_with_its_seed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import logging
 import pkgutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -60,6 +61,7 @@ class Report:
     futile: int = 0
     told: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
+    points: Counter[str] = field(default_factory=Counter)
     tried: list[int] = field(default_factory=list)
     stopped: bool = False
 
@@ -82,6 +84,10 @@ class Report:
             self.told.append(f"{self.rig} --seed {seed}: {one}")
         for name, value in result.facts.items():
             self.facts[name] = max(value, self.facts.get(name, value))
+        if result.points:
+            self.points.update(result.points)
+            self.facts["points"] = sum(1 for times in self.points.values() if times)
+            self.facts["least at a point"] = min(self.points.values())
 
     def as_data(self) -> dict[str, Any]:
         """The one object that stands for a rig: `seeds` of violations, `tried` the first seed and the last."""

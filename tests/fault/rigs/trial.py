@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -16,12 +17,16 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class TrialResult:
-    """`effective`: whether a fault took effect; `trials`: how many one seed made (images, inputs); `facts`: figures."""
+    """`effective`: whether a fault took effect; `trials`: how many one seed made (images, inputs); `facts`: figures.
+
+    `points` counts the trials by fault point, with 0 for those that were meant and not reached.
+    """
 
     effective: bool
     violations: list[str] = field(default_factory=list)
     trials: int = 1
     facts: dict[str, float] = field(default_factory=dict)
+    points: Counter[str] = field(default_factory=Counter)
 
 
 def isolated(trial: Callable[[int], TrialResult], seed: int, patience: float = PATIENCE) -> TrialResult:
