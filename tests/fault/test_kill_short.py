@@ -128,5 +128,4 @@ def planted(name: str, seed: int) -> TrialResult:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("plant", [one.__name__ for one in PLANTS])
 def test_kill_sees(plant: str) -> None:
-    found = isolated(partial(planted, plant), 1)
-    assert found.violations
+    assert any(isolated(partial(planted, plant), seed).violations for seed in range(1, 9))
