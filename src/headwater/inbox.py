@@ -65,7 +65,7 @@ class Release(Struct, frozen=True, gc=False):
 
 
 class Note(Struct, frozen=True, gc=False):
-    """The messages that a feed has in its hands, as (stream, version); written before they are run, replaced when settled.
+    """The messages that a feed has in its hands, as (stream, version), or that it runs; written before they are run.
 
     Found at a start, it tells what was in flight at a crash.
     """

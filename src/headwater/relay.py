@@ -58,6 +58,9 @@ class Relay:
         """Another member may have published since: look again at where it stands."""
         self._position = None
 
+    async def end(self) -> None:
+        """Nothing is left behind."""
+
     async def step(self) -> bool:
         """Publish the next messages of the log; whether there were any."""
         if self._position is None:

@@ -57,6 +57,9 @@ class Asking:
         """What another member has asked for may be asked for again."""
         self._asked = {}
 
+    async def end(self) -> None:
+        """Nothing is left behind."""
+
     async def wait(self, timeout: float) -> None:
         """Until it is worth to look again."""
         await self.clock.sleep(timeout)
@@ -147,6 +150,9 @@ class Answering:
         await self.subscription.acknowledge(deliveries)
         fault.point("repair.acknowledged")
         return True
+
+    async def end(self) -> None:
+        """Nothing is left behind."""
 
     async def wait(self, timeout: float) -> None:
         """Until there may be a request."""

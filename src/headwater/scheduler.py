@@ -28,6 +28,9 @@ class Scheduler:
     async def begin(self) -> None:
         """Nothing is assumed."""
 
+    async def end(self) -> None:
+        """Nothing is left behind."""
+
     async def step(self) -> bool:
         """Move what is due; whether anything was. A timer that was cancelled or moved meanwhile stays as it is."""
         due = await self.database.timers_due(self.clock.now(), BATCH)

@@ -130,14 +130,63 @@ def test_waiters_are_asked_only_when_the_file_has_changed(ear: Ear) -> None:
     async def main() -> None:
         waiters = [asyncio.create_task(ear.wake.wait(ear.waiting, 20)) for _ in range(10)]
         await asyncio.sleep(2.2 * module.POLL)
-        assert ear.asked == 20  # each once before and once after it took its place
+        assert ear.asked == 10  # each once, when it has its place
         ear.wake.hint()
         await asyncio.sleep(0.02)
-        assert ear.asked == 30
+        assert ear.asked == 20
         ear.wake.close()
         assert await asyncio.gather(*waiters) == [False] * 10
 
     asyncio.run(main())
+
+
+def test_a_hint_of_other_subjects_asks_nobody(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = module.subjects_of(["mail.commands"]), module.subjects_of(["orders.Order"])
+    assert not mine & other
+    monkeypatch.setattr(module, "POLL", 30.0)
+    neighbour = Wake(ear.file, ear.reader.version)  # as of another process: it finds the socket in the folder
+
+    async def main() -> None:
+        waiter = asyncio.create_task(ear.wake.wait(ear.waiting, 20, mine))
+        await asyncio.sleep(0.02)
+        for hint in (ear.wake.hint, neighbour.hint):
+            hint(other)
+            await asyncio.sleep(0.02)
+            assert ear.asked == 1
+        neighbour.hint(mine | other)
+        await asyncio.sleep(0.02)
+        assert ear.asked == 2
+        ear.write()
+        ear.wake.hint(mine)
+        assert await waiter is True
+
+    asyncio.run(main())
+    neighbour.close()
+
+
+def test_a_socket_says_all_that_is_waited_for_and_who_has_not_seen_it_yet_finds_it(ear: Ear) -> None:
+    first, second = module.subjects_of(["a"]), module.subjects_of(["b"])
+    neighbour = Wake(ear.file, ear.reader.version)
+
+    async def main() -> None:
+        waiters = [asyncio.create_task(ear.wake.wait(ear.waiting, 5, first))]
+        await asyncio.sleep(0.02)
+        neighbour.hint(first)
+        waiters.append(asyncio.create_task(ear.wake.wait(ear.waiting, 5, second)))
+        await asyncio.sleep(0.02)
+        assert ear.wake._folder is not None
+        (path,) = ear.wake._folder.iterdir()
+        assert module.waits_for(path.name) == first | second
+        neighbour.hint(first)  # the socket it knew is gone
+        ear.asked = 0
+        neighbour.hint(second)
+        await asyncio.sleep(0.02)
+        assert ear.asked == 1
+        ear.wake.close()
+        assert await asyncio.gather(*waiters) == [False, False]
+
+    asyncio.run(main())
+    neighbour.close()
 
 
 def test_an_error_of_the_condition_is_the_waiters(ear: Ear) -> None:

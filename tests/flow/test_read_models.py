@@ -28,8 +28,11 @@ from headwater import (
     decide,
     evolve,
 )
+from headwater.database import WriteSet
 from headwater.inbox import Reason
+from headwater.message import Draft
 from headwater.projection import rebuild
+from headwater.store import ANY, Append
 from headwater.testing.harness import Harness
 from tests.flow.rig import Killed, failing_commits, played, publication, settles
 from tests.flow.shop import Bump, Bumped, Counter, Tally, shop
@@ -602,3 +605,57 @@ async def test_a_model_fed_by_a_channel_folds_what_comes_once():
         await world.settle()
         assert (await app.get(Tally, "a")).numbers == [1, 2, 3]
         assert Counter
+
+
+class Moved(Event):
+    key: str
+
+
+@played
+async def test_what_a_read_model_does_not_fold_is_passed_over_and_its_checkpoint_follows():
+    """No commit for what nobody wants; a read after it need not wait; and seen from outside there is no lag for long."""
+    app = shop(batch=3)
+
+    class Moves(ReadModel, key="key"):
+        count: int = 0
+
+        @evolve
+        def moved(self, event: Moved) -> None:
+            self.count += 1
+
+    app.add(Moves)
+    async with Harness(app) as world:
+        database = world.databases["shop"]
+        for _ in range(7):
+            answer = await app.send(Bump("a"))
+        with failing_commits(database, Killed(), settles("shop.moves")):
+            await world.settle()
+        assert await database.checkpoint("shop.moves") == 0
+        assert await app.get(Moves, "a", after=answer, timeout=0.0) is None
+        await world.advance(seconds=1)
+        assert await database.checkpoint("shop.moves") == 7
+        commits = database.commit
+        database.commit = None  # and then it is at rest
+        await world.advance(seconds=1)
+        database.commit = commits
+
+
+@pytest.mark.parametrize("batch", [1, 3, 500])
+@played
+async def test_what_is_wanted_takes_the_checkpoint_of_what_was_passed_over_along(batch):
+    app = shop(batch=batch)
+    app.add(Tally)
+    async with Harness(app) as world:
+        database = world.databases["shop"]
+        for n in range(1, 4):
+            for key in ("x", "y"):
+                await app.wiring.database.commit([other(f"shop.Else/{key}{n}{m}") for m in range(4)])
+            await app.send(Bump("a"))
+            await world.settle()
+            assert await database.checkpoint("shop.tally") == 9 * n
+        assert (await app.get(Tally, "a")).numbers == [1, 2, 3]
+
+
+def other(stream: str) -> WriteSet:
+    """An event that no read model folds."""
+    return WriteSet(appends=[Append(stream, ANY, [Draft("event", stream, "shop.Else", 1, 0, 1, b"{}", b"{}")])])

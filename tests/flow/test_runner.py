@@ -14,6 +14,7 @@ from headwater import App, ChannelError, ConfigurationError, DeclarationError, E
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import Runner
 from headwater.clock import SystemClock
+from headwater.consumer.feed import RUNNING
 from headwater.relay import Relay
 from headwater.scheduler import Scheduler
 from tests.flow.rig import played, publication
@@ -371,11 +372,12 @@ async def test_what_was_in_hand_when_a_member_died_is_found_by_the_one_that_take
     await until(lambda: calls == [(1, "first")])
     file = first.wiring.database.file
     await die(first)
-    assert file.tables["notes"]["mail.channel/member-1"] == [("shop.Counter/a", 1), ("shop.Counter/a", 2)]
+    assert file.tables["notes"]["mail.channel/member-1"] == [(RUNNING, 1000)]
     await asyncio.sleep(0.35)
     await second.start()
     await until(lambda: calls == [(1, "first"), (1, "second"), (2, "second")])
     await second.stop()
+    assert file.tables["notes"]["mail.channel/member-1"] == []
 
 
 @played

@@ -156,7 +156,7 @@ def _other_orders(folder: Path) -> Path:
 
 
 def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
-    with running("--limit", 600, "--rate", 300, "--dir", tmp_path):
+    with running("--limit", 3000, "--rate", 300, "--dir", tmp_path):
         wait_for_orders(tmp_path, 1)
         code, _, said = demo("--dir", tmp_path)
     assert code == 3

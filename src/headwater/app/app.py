@@ -19,7 +19,7 @@ from headwater.decider import Aggregate, fold
 from headwater.errors import ConfigurationError, DeclarationError, NotFound, Rejected, Stale, Unknown
 from headwater.inbox import Reason
 from headwater.message import Declared, Metadata, Recorded, stream_of
-from headwater.projection import Projection, ReadModel
+from headwater.projection import Projection, ReadModel, types_of
 from headwater.retry import Retry
 from headwater.schema import Schema, Upcast
 from headwater.store import Committed
@@ -30,6 +30,7 @@ State = TypeVar("State", bound=Aggregate)
 
 PAGE = 1000
 HELD = 100_000
+NEAR = 500
 
 
 class App:
@@ -287,13 +288,21 @@ class App:
         name = f"{self.name}.{projection.table.name}"
         deadline = self.clock.monotonic() + timeout
         pause = 0.001
-        while (at := await self.wiring.database.checkpoint(name)) < position:
+        checkpoint = self.wiring.database.checkpoint
+        while (at := await checkpoint(name)) < position and not await self._idle(projection, at, position):
             if self.clock.monotonic() >= deadline:
                 raise Stale(f"{name} is at position {at}, and {position} was asked for; is the service running?")
             await self.clock.sleep(pause)
             pause = min(0.05, pause * 1.5)
         if await self._holds(name, position):
             raise Stale(f"{name} holds the message at position {position}: it failed; see `headwater dead-letters`")
+
+    async def _idle(self, projection: Projection, after: int, position: int) -> bool:
+        """Whether a read model has nothing to fold up to a position: its checkpoint follows in a moment."""
+        types = types_of(projection, self.schema)
+        recorded = await self.wiring.database.read(after, min(position - after, NEAR))
+        reached = bool(recorded) and recorded[-1].position >= position
+        return reached and not any(one.type in types and one.position <= position for one in recorded)
 
     async def _holds(self, name: str, position: int) -> bool:
         database = self.wiring.database

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from headwater.app.wiring import Wired, Wiring
 from headwater.clock import Clock
@@ -93,6 +94,8 @@ class Runner:
                 failures += 1
                 self._report(wired, error, failures)
                 await self._pause(min(BACKOFF, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self.clock.random() / 2))
+        with suppress(HeadwaterError):  # as after a crash, then
+            await wired.flow.end()
 
     async def _may_run(self, wired: Wired) -> bool:
         """Whether this member holds the flow's lease, or needs none; a flow begins anew with each lease."""

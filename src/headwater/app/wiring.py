@@ -53,6 +53,10 @@ class Flow(Protocol):
         """Until there may be work, at most so many seconds."""
         ...
 
+    async def end(self) -> None:
+        """It stops, with nothing in hand: leave word of that where it is kept."""
+        ...
+
 
 class Wired(Struct, frozen=True):
     """A flow, and the lease that it needs (empty: none, several processes may run it)."""
@@ -140,7 +144,7 @@ class Wiring:
 
     def _log_feed(self, plan: Plan, fence: Callable[[], Fence | None]) -> Wired:
         consumer, size = plan.consumer, self.options.batch
-        source = LogSource(self.database, self.log, self.service, consumer.name)
+        source = LogSource(self.database, self.log, self.clock, consumer.name, consumer.worker.wants)
         feed = Feed(f"{consumer.name}/log", source, [consumer], self.database, self.clock, fence=fence, size=size)
         return Wired(feed.name, feed, consumer.name)
 

@@ -1,15 +1,14 @@
 """The one loop: a source feeds its consumers, batch by batch.
 
-Before a batch is run it is noted in the transaction that settles the batch before (an idle feed pays a commit for it). A
-note that is found at a start tells what was in flight at a crash: those messages run one at a time, and only one that was
-alone when the process ended is charged for it.
+A feed that runs says so in one note, once, and takes it back when it stops: steady work pays nothing for it. A note that is
+found at a start tells of a crash: what was in hand can only be the next two batches of the source. Those messages run one at a
+time, each noted by itself before, and only one that was alone when the process ended is charged for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 
 from headwater import fault
 from headwater.checkpoint import Checkpoint
@@ -23,6 +22,8 @@ from headwater.outbox import topic_of
 from headwater.source import Batch, Malformed, Source
 
 BATCH = 500
+RUNNING = ""
+"""In the place of a stream in a note: so many messages, whichever come next."""
 
 
 class Feed:
@@ -47,7 +48,8 @@ class Feed:
         self.fence = fence
         self.size = size
         self._next: Batch | None = None
-        self._noted: Batch | None = None
+        self._noted: Sequence[Place] | None = None
+        self._unsure = 0
         self._suspects: set[Place] = set()
         self._crashed: set[Place] = set()
         self._tried: list[int] = []
@@ -57,9 +59,21 @@ class Feed:
         """Another member may have run it since: forget what was fetched, and look at what was in hand."""
         await self._forget()
         noted = await self.database.noted(self.name)
-        self._crashed = set(noted) if len(noted) == 1 else set()
-        self._suspects = set(noted) - self._crashed
+        self._noted = tuple(noted)
+        self._suspects, self._crashed, self._unsure = set(), set(), 0
+        match noted:
+            case [(stream, count)] if stream == RUNNING:
+                self._unsure = count
+            case [place]:
+                self._crashed = {place}
+            case _:
+                self._suspects = set(noted)
         self._begun = True
+
+    async def end(self) -> None:
+        """It stops with nothing in hand: a start after this one need not ask what was."""
+        if self._begun and self._noted != ():
+            await self._note(())
 
     async def step(self) -> bool:
         """Run one batch; whether there was any."""
@@ -117,15 +131,15 @@ class Feed:
     async def _run(self, batch: Batch) -> None:
         if batch.malformed:
             await self._bury(batch.malformed)
+        if self._unsure:
+            await self._suspect(batch)
         if self._in_question(batch):
             await self._run_carefully(split(batch, self._suspects))
         else:
-            if self._noted is not batch:
-                await self._note(batch)
+            if batch.messages and self._noted != self._running:
+                await self._note(self._running)
             self._next = await self._fetch()
-            following = places(self._next.messages) if self._next else []
-            await self._take(batch, following if self._alone else [*places(batch.messages), *following])
-            self._noted = self._next
+            await self._take(batch, None)
         fault.point("feed.settled")
         await self.source.acknowledge(batch)
         fault.point("feed.acknowledged")
@@ -135,22 +149,40 @@ class Feed:
         asked = self._suspects | self._crashed
         return bool(asked) and not asked.isdisjoint(places(batch.messages))
 
+    async def _suspect(self, batch: Batch) -> None:
+        """Of a batch that may have been in hand at a crash, suspect what is new to one of the consumers."""
+        new = set(places(batch.messages))
+        if batch.checkpoint is None:
+            streams = list({stream for stream, _ in new})
+            marks = [await self.database.marks(consumer.name, streams) for consumer in self.consumers]
+            new = {(stream, version) for stream, version in new if any(version > of.get(stream, 0) for of in marks)}
+        suspects = [place for place in places(batch.messages) if place in new][: self._unsure]
+        self._suspects.update(suspects)
+        self._unsure -= len(suspects)
+
     async def _run_carefully(self, parts: Sequence[Batch]) -> None:
         """Run parts of a batch one after another, each noted alone: where it can be in the commit that settles the one before."""
-        await self._note(parts[0])
-        for part, after in zip_longest(parts, parts[1:]):
-            await self._take(part, (places(after.messages) if after else []) if self._alone else None)
+        notes = [*(places(part.messages) if len(part.messages) == 1 else self._running for part in parts), self._running]
+        await self._note(notes[0])
+        for part, after in zip(parts, notes[1:], strict=True):
+            await self._take(part, after if self._alone else None)
             fault.point("feed.parted")
-            if after and not self._alone:
+            if self._noted != after:
                 await self._note(after)
+
+    @property
+    def _running(self) -> Sequence[Place]:
+        """The note of a feed that runs: a crash may find it with two batches in hand."""
+        return ((RUNNING, 2 * self.size),)
 
     @property
     def _alone(self) -> bool:
         """Whether one consumer settles a whole batch; where several do, it stays noted until all have."""
         return len(self.consumers) == 1
 
-    async def _note(self, batch: Batch) -> None:
-        await self._commit(WriteSet(note=Note(self.name, places(batch.messages)), fence=self.fence()))
+    async def _note(self, places: Sequence[Place]) -> None:
+        await self._commit(WriteSet(note=Note(self.name, places), fence=self.fence()))
+        self._noted = places
         fault.point("feed.noted")
 
     async def _commit(self, write: WriteSet) -> None:
@@ -158,7 +190,7 @@ class Feed:
         stands(answer)
 
     async def _take(self, batch: Batch, noted: Sequence[Place] | None) -> None:
-        """Let every consumer take a batch, and wait for all; the first to settle notes what is in hand from then on."""
+        """Let every consumer take a batch, and wait for all; the first to settle writes the note, if one is given."""
         arrivals = [Arrival(message, strict=not self.source.ours) for message in batch.messages]
         shares = [(one, self._for(one, arrivals)) for one in self.consumers]
         first, *others = [share for share in shares if share[1]] or shares[:1]
@@ -171,6 +203,7 @@ class Feed:
         failed = [error for error in done if isinstance(error, BaseException)]
         for error in sorted(failed, key=lambda error: isinstance(error, Fallen)):
             raise error
+        self._noted = self._noted if noted is None else noted
         if self._suspects or self._crashed:
             self._suspects.difference_update(places(batch.messages))
             self._crashed.difference_update(places(batch.messages))

@@ -35,6 +35,9 @@ class Retrying:
         """Another member may have run it since: look again at what was in hand."""
         self._suspects = None
 
+    async def end(self) -> None:
+        """Nothing is left behind."""
+
     async def step(self) -> bool:
         """Run held messages whose turn it is, key by key; whether there were any."""
         if self._suspects is None:

@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headwater.channel import Delivery, Subscription
 from headwater.checkpoint import Checkpoint
+from headwater.clock import Clock
 from headwater.database import Database
 from headwater.errors import SchemaError
 from headwater.message import Recorded
-from headwater.outbox import destination, sender, topic_of
+from headwater.outbox import topic_of
 from headwater.source import Batch, Malformed
 from headwater.tail import Tail
 from headwater.wire import from_headers
 
+FAR = 5_000
+SOON = 0.25
+
+Wants = Callable[[Recorded], bool]
+
 
 class LogSource:
-    """The service's own log after the checkpoint of one consumer; what is addressed to another is left out."""
+    """The service's own log after the checkpoint of one consumer; what its worker does not want is left out.
+
+    What nobody wants is passed over without a commit of its own: the checkpoint takes it along, or follows in a moment.
+    """
 
     ours = True
 
-    def __init__(self, database: Database, log: Tail, service: str, name: str) -> None:
+    def __init__(self, database: Database, log: Tail, clock: Clock, name: str, wants: Wants) -> None:
         self.database = database
         self.log = log
-        self.service = service
+        self.clock = clock
         self.name = name
-        self._settled: int | None = None
+        self.wants = wants
+        self._begun = False
+        self._given = 0
         self._fetched = 0
+        self._since = 0.0
 
     async def fetch(self, limit: int) -> Batch | None:
-        """The next messages of the log."""
-        if self._settled is None:
-            self._settled = self._fetched = await self.database.checkpoint(self.name)
-        before = self._fetched
-        recorded = await self.log.read(before, limit)
-        if not recorded:
+        """The next messages that are wanted; none, but a checkpoint, where enough or for long others were passed over."""
+        if not self._begun:
+            self._given = self._fetched = await self.database.checkpoint(self.name)
+            self._begun = True
+        behind = self._fetched > self._given
+        wanted: list[Recorded] = []
+        while not wanted and self._fetched - self._given < FAR and (read := await self.log.read(self._fetched, limit)):
+            self._fetched = read[-1].position
+            wanted = [one for one in read if self.wants(one)]
+        if not wanted and not self._is_due(behind=behind):
             return None
-        self._fetched = recorded[-1].position
-        return Batch(
-            [one for one in recorded if self._ours(one)], checkpoint=Checkpoint(self.name, self._fetched, before)
-        )
+        given, self._given = self._given, self._fetched
+        return Batch(wanted, checkpoint=Checkpoint(self.name, self._fetched, given))
 
-    def _ours(self, recorded: Recorded) -> bool:
-        if recorded.kind == "event":
-            return True
-        if recorded.kind == "timer":
-            return sender(recorded.stream) == self.name
-        return destination(recorded.stream) == self.service
+    def _is_due(self, *, behind: bool) -> bool:
+        """Whether what was passed over must be settled by itself."""
+        now = self.clock.monotonic()
+        if not behind:
+            self._since = now
+        return self._fetched - self._given >= FAR or (behind and now - self._since >= SOON)
 
     async def acknowledge(self, batch: Batch) -> None:
         """The checkpoint was committed with the effects."""
-        if batch.checkpoint is not None:
-            self._settled = batch.checkpoint.position
 
     async def release(self) -> None:
         """Start again from the stored checkpoint."""
-        self._settled = None
+        self._begun = False
 
     async def wait(self, timeout: float) -> None:
         """Until the log grows."""

@@ -12,11 +12,11 @@ import apsw
 
 from headwater import fault
 from headwater.adapters.sqlite.channel_schema import COMPONENT, LOOK, MIGRATIONS
-from headwater.adapters.sqlite.channel_writes import Cursor, MoveDue, Place, Publish, Settle, Write
+from headwater.adapters.sqlite.channel_writes import WIDTH, Cursor, MoveDue, Place, Publish, Settle, Write
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import File, Reader
 from headwater.adapters.sqlite.migrations import migrate
-from headwater.adapters.sqlite.wake import Wake
+from headwater.adapters.sqlite.wake import EVERYTHING, Wake, subjects_of
 from headwater.adapters.sqlite.writer import Writer
 from headwater.clock import Clock
 from headwater.errors import ChannelError, ConfigurationError, HeadwaterError, Unknown
@@ -49,7 +49,7 @@ class ChannelFile:
             self._reader, self._counter = Reader(file), Reader(file)
             self._wake = Wake(file, self._reader.version)
             self._writer: Writer[Write[Any], Any] = Writer(file, self._work, self._committed)
-        self._news = False
+        self._news = 0
         self._acks: dict[tuple[str, str, int], tuple[Cursor, Member]] = {}
         self._under_way = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -100,10 +100,13 @@ class ChannelFile:
         with self.translated():
             return await asyncio.to_thread(self._counter.rows, sql, parameters)
 
-    async def wait(self, still_waiting: Callable[[], bool], timeout: float) -> bool:
-        """Wait until `still_waiting` is false, at most `timeout` seconds; whether it is. It is asked when there is news."""
+    async def wait(self, still_waiting: Callable[[], bool], timeout: float, subjects: int) -> bool:
+        """Wait until `still_waiting` is false, at most `timeout` seconds; whether it is. It is asked when there is news.
+
+        `subjects` are bits of the topics whose news it is.
+        """
         with self.translated():
-            return await self._wake.wait(still_waiting, timeout)
+            return await self._wake.wait(still_waiting, timeout, subjects)
 
     def look(self) -> tuple[int, int | None]:
         """The last position there has been, and when the next delayed message is due, in microseconds."""
@@ -189,10 +192,22 @@ class ChannelFile:
     # --- in the writer's thread ---
 
     def _work(self, connection: apsw.Connection, requests: Sequence[Write[Any]]) -> list[Any]:
-        self._news = self._news or any(isinstance(request, Publish | MoveDue) for request in requests)
+        for request in requests:
+            self._news |= _news_of(request)
         return [request.apply(connection) for request in requests]
 
     def _committed(self) -> None:
         if self._news:
-            self._news = False
-            self._wake.hint()
+            news, self._news = self._news, 0
+            self._wake.hint(news)
+
+
+def _news_of(request: Write[Any]) -> int:
+    """The topics that get messages by a request."""
+    match request:
+        case Publish():
+            return subjects_of(request.messages[::WIDTH])
+        case MoveDue():
+            return EVERYTHING
+        case _:
+            return 0

@@ -20,6 +20,7 @@ from headwater.adapters.sqlite.channel_file import ChannelFile
 from headwater.adapters.sqlite.channel_seat import Seat
 from headwater.adapters.sqlite.channel_span import Span, advanced, spans
 from headwater.adapters.sqlite.channel_writes import Place, Take
+from headwater.adapters.sqlite.wake import subjects_of
 from headwater.channel import Delivery
 from headwater.errors import ChannelError
 
@@ -49,6 +50,7 @@ class SqliteSubscription:
         self._file = file
         self._group = group
         self._topics = tuple(dict.fromkeys(topics))
+        self._subjects = subjects_of(topics)
         self._name = f"member {member} of {group}"
         self._seat = Seat(file.path, group, member, partitions)
         self._leaving: set[int] = set()
@@ -89,7 +91,7 @@ class SqliteSubscription:
             await self._share()
             _, due = await file.ready()
             pause = left if due is None else min(left, max((due - file.clock.now()) / 1_000_000, 0.001))
-            if await file.wait(partial(self._nothing_but, due), min(pause, SHARE)) and self._found:
+            if await file.wait(partial(self._nothing_but, due), min(pause, SHARE), self._subjects) and self._found:
                 return
             left = end - monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ class SqliteDatabase(Reads):
         self.clock = clock
         self.file = File(path)
         self._folds: Sequence[InlineFold] = ()
+        self._grows = False
         self._parts: tuple[Writer[WriteSet, Answer], Wake, LeaseHolder] | None = None
 
     @classmethod
@@ -71,7 +73,7 @@ class SqliteDatabase(Reads):
         migrate(self.file, COMPONENT, MIGRATIONS, self.clock.now(), upgrade=upgrade)
         self._reader = Reader(self.file)
         wake = Wake(self.file, self._reader.version)
-        writer: Writer[WriteSet, Answer] = Writer(self.file, self._commit, wake.hint)
+        writer: Writer[WriteSet, Answer] = Writer(self.file, self._commit, partial(self._committed, wake))
         self._parts = writer, wake, LeaseHolder(self.file, writer)
 
     @property
@@ -89,12 +91,19 @@ class SqliteDatabase(Reads):
         return [_answer(result, write) for result, write in zip(results, writes, strict=True)]
 
     def _commit(self, connection: apsw.Connection, writes: Sequence[WriteSet]) -> list[Answer]:
+        self._grows = self._grows or any(write.appends for write in writes)
         return commit(connection, writes, self._folds)
+
+    def _committed(self, wake: Wake) -> None:
+        """Who waits, waits for the log."""
+        if self._grows:
+            self._grows = False
+            wake.hint()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         async with self._open_parts[0].exclusive() as loan:
-            yield SqliteTransaction(loan, self._folds, self.file.path)
+            yield SqliteTransaction(loan, self._commit, self.file.path)
 
     def fold_inline(self, folds: Sequence[InlineFold]) -> None:
         self._folds = tuple(folds)

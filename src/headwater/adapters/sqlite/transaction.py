@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ import apsw
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import fetch
 from headwater.adapters.sqlite.loan import Loan
-from headwater.adapters.sqlite.writes import commit
-from headwater.database import Answer, Failed, InlineFold, WriteSet
+from headwater.database import Answer, Failed, WriteSet
+
+Commit = Callable[[apsw.Connection, Sequence[WriteSet]], list[Answer]]
 
 
 class SqliteTransaction:
     """An open transaction; a full disk or an interrupt undoes the whole of it, and every later call then says so."""
 
-    def __init__(self, loan: Loan, folds: Sequence[InlineFold], path: Path) -> None:
+    def __init__(self, loan: Loan, commit: Commit, path: Path) -> None:
         self._loan = loan
-        self._folds = folds
+        self._commit = commit
         self._path = path
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -61,7 +62,7 @@ class SqliteTransaction:
     def _write(self, connection: apsw.Connection, writes: Sequence[WriteSet]) -> list[Answer]:
         connection.execute("SAVEPOINT writes")
         try:
-            answers = commit(connection, writes, self._folds)
+            answers = self._commit(connection, writes)
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO writes; RELEASE writes")

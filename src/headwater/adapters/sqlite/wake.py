@@ -1,7 +1,8 @@
 """Who waits for a commit is woken by a hint: directly within the process, by a datagram between processes.
 
-Each process that waits on a file binds a socket in a folder that stands for the file; after a commit every socket there
-is sent a byte, without blocking. A lost hint costs latency only, for every waiting loop also looks four times a second.
+A hint is of some subjects, and a waiter waits for some: both are bits of an integer. Each process that waits on a file binds a
+socket in a folder that stands for the file, named after what it waits for; after a commit each that waits for a subject of it is
+sent a datagram, without blocking. A lost hint costs latency only, for every waiting loop also looks four times a second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,20 @@ STALE: Final = 10.0
 """A socket younger than so many seconds is never taken for a dead one: its owner may be about to bind it."""
 LONGEST: Final = 100
 """Bytes that the path of a socket may have."""
+NAME: Final = 26
+"""Bytes of them for its name."""
+WIDTH: Final = 4
+"""Bytes of a hint."""
+EVERYTHING: Final = (1 << 8 * WIDTH) - 1
+"""All subjects."""
+
+
+def subjects_of(names: Iterable[str]) -> int:
+    """The bits of some subjects; where two share one, their waiters are woken for nothing now and then."""
+    found = 0
+    for name in set(names):
+        found |= 1 << zlib.crc32(name.encode()) % (8 * WIDTH)
+    return found
 
 
 class Wake:
@@ -42,28 +58,26 @@ class Wake:
         self._folder = _folder(file.path)
         self._listeners: dict[asyncio.AbstractEventLoop, Listener] = {}
         self._sender: socket.socket | None = None
-        self._others: tuple[str, ...] = ()
+        self._others: tuple[tuple[str, int], ...] = ()
         self._listed = -RELIST
         self._lock = threading.Lock()
 
-    def hint(self) -> None:
-        """Tell all who wait on the file, in this process and others, to look again. From any thread; never blocks."""
+    def hint(self, subjects: int = EVERYTHING) -> None:
+        """Tell who waits for one of these, in this process and others, to look again. From any thread; never blocks."""
         for listener in tuple(self._listeners.values()):
-            listener.hint()
+            listener.hint(subjects)
         if self._folder is not None:
             with self._lock, contextlib.suppress(OSError):
-                self._send(self._folder)
+                self._send(self._folder, subjects)
 
-    async def wait(self, still_waiting: Callable[[], bool], timeout: float) -> bool:
+    async def wait(self, still_waiting: Callable[[], bool], timeout: float, subjects: int = EVERYTHING) -> bool:
         """Wait until `still_waiting` is false, at most `timeout` seconds; whether it is. Asked after each hint."""
         self._file.check()
-        if not still_waiting():
-            return True
         if timeout <= 0:
-            return False
+            return not still_waiting()
         loop = asyncio.get_running_loop()
         listener = self._listeners.get(loop) or self._listen(loop)
-        return await listener.wait(still_waiting, timeout)
+        return await listener.wait(still_waiting, timeout, subjects)
 
     def close(self) -> None:
         """Stop listening; who still waits is let go when its time is over."""
@@ -81,29 +95,34 @@ class Wake:
         listener = self._listeners[loop] = Listener(loop, self._folder, self._version)
         return listener
 
-    def _send(self, folder: Path) -> None:
+    def _send(self, folder: Path, subjects: int) -> None:
         now = time.monotonic()
         if now - self._listed >= RELIST:
             self._listed = now
             own = {listener.name for listener in tuple(self._listeners.values())}
             with contextlib.suppress(OSError):
-                self._others = tuple(entry.path for entry in os.scandir(folder) if entry.name not in own)
-        if not self._others:
-            return
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
-        for path in self._others:
+                found = [entry for entry in os.scandir(folder) if entry.name not in own]
+                self._others = tuple((entry.path, waits_for(entry.name)) for entry in found)
+        for path, wanted in self._others:
+            if not wanted & subjects:
+                continue
             try:
-                self._sender.sendto(b"\0", path)
+                self._socket().sendto(subjects.to_bytes(WIDTH), path)
             except (ConnectionRefusedError, FileNotFoundError):
                 self._forget(path)
             except OSError:  # its queue is full: it has been told already
                 continue
 
+    def _socket(self) -> socket.socket:
+        if self._sender is None:
+            self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
+        return self._sender
+
     def _forget(self, path: str) -> None:
-        """Nobody has this socket open: the kernel says so, and no pid is asked."""
-        self._others = tuple(other for other in self._others if other != path)
+        """Nobody has this socket open: the kernel says so, and no pid is asked. Its owner may have made another."""
+        self._others = tuple(other for other in self._others if other[0] != path)
+        self._listed = -RELIST
         with contextlib.suppress(OSError):
             if time.time() - os.lstat(path).st_mtime > STALE:
                 Path(path).unlink()
@@ -114,33 +133,44 @@ class Listener:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path | None, version: Callable[[], int]) -> None:
         self._loop = loop
+        self._folder = folder
         self._version = version
         self._seen = -1
-        self._waiters: dict[asyncio.Future[bool], Callable[[], bool]] = {}
-        self._hinted = False
+        self._waiters: dict[asyncio.Future[bool], tuple[Callable[[], bool], int]] = {}
+        self._hinted = 0
+        self._lock = threading.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._path = folder / f"{os.getpid()}-{secrets.token_hex(4)}" if folder else None
+        self._subjects = 0
+        self._token = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._path: Path | None = None
         self._socket: socket.socket | None = None
-        self.name = self._path.name if self._path else ""
 
-    async def wait(self, still_waiting: Callable[[], bool], timeout: float) -> bool:
+    @property
+    def name(self) -> str:
+        """The name of its socket."""
+        return self._path.name if self._path else ""
+
+    async def wait(self, still_waiting: Callable[[], bool], timeout: float, subjects: int) -> bool:
         """Wait for one condition."""
         waiter: asyncio.Future[bool] = self._loop.create_future()
         deadline = self._loop.call_later(timeout, self._expire, waiter)
-        self._waiters[waiter] = still_waiting
+        self._waiters[waiter] = still_waiting, subjects
         try:
-            self._watch()
+            self._watch(subjects)
             return not still_waiting() or await waiter
         finally:
             deadline.cancel()
             del self._waiters[waiter]
 
-    def hint(self) -> None:
+    def hint(self, subjects: int) -> None:
         """From any thread: look again soon; many hints make one look."""
-        if self._waiters and not self._hinted:
-            self._hinted = True
+        if not self._waiters:
+            return
+        with self._lock:
+            first, self._hinted = not self._hinted, self._hinted | subjects
+        if first:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._look)
+                self._loop.call_soon_threadsafe(self._look_for_hints)
 
     def close(self) -> None:
         """Let all waiters go and take the socket away."""
@@ -158,22 +188,30 @@ class Listener:
             if not waiter.done():
                 waiter.set_result(False)
 
-    def _watch(self) -> None:
-        """Have a socket and a running timer."""
+    def _watch(self, subjects: int) -> None:
+        """Have a running timer, and a socket that says what is waited for."""
         if self._timer is None:
             self._timer = self._loop.call_later(POLL, self._poll)
             self._seen = self._version()
-        if self._path is not None and self._socket is None:
-            self._bind(self._path)
+        if subjects & ~self._subjects:
+            self._subjects |= subjects
+            self._unbind()
+        if self._socket is None:
+            self._bind()
 
-    def _look(self) -> None:
-        self._hinted = False
-        for waiter, still_waiting in list(self._waiters.items()):
-            _ask(waiter, still_waiting, expired=False)
+    def _look_for_hints(self) -> None:
+        with self._lock:
+            subjects, self._hinted = self._hinted, 0
+        self._look(subjects)
+
+    def _look(self, subjects: int = EVERYTHING) -> None:
+        for waiter, (still_waiting, wanted) in list(self._waiters.items()):
+            if wanted & subjects:
+                _ask(waiter, still_waiting, expired=False)
 
     def _expire(self, waiter: asyncio.Future[bool]) -> None:
         if waiter in self._waiters:
-            _ask(waiter, self._waiters[waiter], expired=True)
+            _ask(waiter, self._waiters[waiter][0], expired=True)
 
     def _poll(self) -> None:
         self._timer = None
@@ -182,7 +220,7 @@ class Listener:
         self._timer = self._loop.call_later(POLL, self._poll)
         if self._path is not None and not self._path.exists():  # cleaned away with other old files
             self._unbind()
-            self._bind(self._path)
+            self._bind()
         try:
             version = self._version()
         except HeadwaterError:
@@ -193,16 +231,20 @@ class Listener:
 
     def _receive(self) -> None:
         assert self._socket is not None
+        subjects = 0
         with contextlib.suppress(OSError):
-            while self._socket.recv(1):
-                pass
-        self._look()
+            while datagram := self._socket.recv(WIDTH):
+                subjects |= int.from_bytes(datagram)
+        self._look(subjects)
 
-    def _bind(self, path: Path) -> None:
+    def _bind(self) -> None:
+        if self._folder is None:
+            return
+        self._path = self._folder / f"{self._token}-{self._subjects:x}"
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             ours.setblocking(False)
-            ours.bind(str(path))
+            ours.bind(str(self._path))
             self._loop.add_reader(ours, self._receive)
         except (OSError, NotImplementedError):  # without hints it is slower, not wrong
             ours.close()
@@ -218,6 +260,14 @@ class Listener:
         self._socket = None
         assert self._path is not None
         self._path.unlink(missing_ok=True)
+
+
+def waits_for(name: str) -> int:
+    """The subjects that the name of a socket ends in; all where it does not say."""
+    try:
+        return int(name.rpartition("-")[2], 16)
+    except ValueError:
+        return EVERYTHING
 
 
 def _ask(waiter: asyncio.Future[bool], still_waiting: Callable[[], bool], *, expired: bool) -> None:
@@ -245,4 +295,4 @@ def _folder(path: Path) -> Path | None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return None
-    return folder if len(os.fsencode(folder)) + 24 <= LONGEST else None
+    return folder if len(os.fsencode(folder)) + NAME <= LONGEST else None
