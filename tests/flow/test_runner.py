@@ -372,7 +372,7 @@ async def test_what_was_in_hand_when_a_member_died_is_found_by_the_one_that_take
     await until(lambda: calls == [(1, "first")])
     file = first.wiring.database.file
     await die(first)
-    assert file.tables["notes"]["mail.channel/member-1"] == [(RUNNING, 1000)]
+    assert file.tables["notes"]["mail.channel/member-1"] == [(RUNNING, 16)]
     await asyncio.sleep(0.35)
     await second.start()
     await until(lambda: calls == [(1, "first"), (1, "second"), (2, "second")])

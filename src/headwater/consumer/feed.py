@@ -1,8 +1,8 @@
 """The one loop: a source feeds its consumers, batch by batch.
 
-A feed that runs says so in one note, once, and takes it back when it stops: steady work pays nothing for it. A note that is
-found at a start tells of a crash: what was in hand can only be the next two batches of the source. Those messages run one at a
-time, each noted by itself before, and only one that was alone when the process ended is charged for it.
+A feed that runs says so in one note, and takes it back when it stops: steady work pays nothing for it. A note that is found at
+a start tells of a crash: what was running can only be the next messages of the source, as many as the largest batch had. They
+run one at a time, each noted by itself before, and only one that was alone when the process ended is charged for it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from headwater.source import Batch, Malformed, Source
 BATCH = 500
 RUNNING = ""
 """In the place of a stream in a note: so many messages, whichever come next."""
+FEW = 16
 
 
 class Feed:
@@ -49,6 +50,7 @@ class Feed:
         self.size = size
         self._next: Batch | None = None
         self._noted: Sequence[Place] | None = None
+        self._largest = min(FEW, size)
         self._unsure = 0
         self._suspects: set[Place] = set()
         self._crashed: set[Place] = set()
@@ -131,6 +133,8 @@ class Feed:
     async def _run(self, batch: Batch) -> None:
         if batch.malformed:
             await self._bury(batch.malformed)
+        while self._largest < min(len(batch.messages), self.size):
+            self._largest = min(4 * self._largest, self.size)
         if self._unsure:
             await self._suspect(batch)
         if self._in_question(batch):
@@ -162,7 +166,10 @@ class Feed:
 
     async def _run_carefully(self, parts: Sequence[Batch]) -> None:
         """Run parts of a batch one after another, each noted alone: where it can be in the commit that settles the one before."""
-        notes = [*(places(part.messages) if len(part.messages) == 1 else self._running for part in parts), self._running]
+        notes = [
+            *(places(part.messages) if len(part.messages) == 1 else self._running for part in parts),
+            self._running,
+        ]
         await self._note(notes[0])
         for part, after in zip(parts, notes[1:], strict=True):
             await self._take(part, after if self._alone else None)
@@ -172,8 +179,8 @@ class Feed:
 
     @property
     def _running(self) -> Sequence[Place]:
-        """The note of a feed that runs: a crash may find it with two batches in hand."""
-        return ((RUNNING, 2 * self.size),)
+        """The note of a feed that runs: how many messages a crash may find in its hands."""
+        return ((RUNNING, self._largest),)
 
     @property
     def _alone(self) -> bool:

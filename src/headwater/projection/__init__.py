@@ -4,4 +4,13 @@ from headwater.projection.declare import DELETE, Projection, ReadModel, projecti
 from headwater.projection.rebuild import rebuild
 from headwater.projection.worker import ProjectionWorker, inline_fold, types_of
 
-__all__ = ["DELETE", "Projection", "ProjectionWorker", "ReadModel", "inline_fold", "projection_of", "rebuild", "types_of"]
+__all__ = [
+    "DELETE",
+    "Projection",
+    "ProjectionWorker",
+    "ReadModel",
+    "inline_fold",
+    "projection_of",
+    "rebuild",
+    "types_of",
+]
