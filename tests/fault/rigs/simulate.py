@@ -22,18 +22,21 @@ from tests.fault.rigs.simulate_loop import SeededLoop
 from tests.fault.rigs.simulate_member import Process, Scene, Seat, here
 from tests.fault.rigs.simulate_safety import Safety
 from tests.fault.rigs.simulate_trace import Trace
-from tests.fault.rigs.simulate_world import CUSTOMERS, SERVICES, Fund, Place
+from tests.fault.rigs.simulate_world import CUSTOMERS, SERVICES, Fund, Place, Take
 from tests.fault.rigs.trial import TrialResult
 
 COUNT = 20_000
-ORDERS = 10
-CALLERS = 3
+ORDERS = 8
+CALLERS = 4
+TAKES = 4
 FEWEST = 5
 """Faults that must take effect in a universe."""
 PATIENCE = 300.0
 """Virtual seconds in which everything must come to rest once the faults have ceased."""
 IDLE = {"IDLE": 1.0, "FOLLOW": 1.0}
 """A flow that waits is woken by news; how often it looks without is not what is simulated."""
+
+Asked = Place | Fund | Take
 
 
 def one_trial(seed: int) -> TrialResult:
@@ -87,13 +90,13 @@ class Universe:
         ):
             loop.run(self._live())
         return TrialResult(
-            sum(self.faults.struck.values()) >= FEWEST,
+            self.faults.grave >= FEWEST,
             self.violations,
             facts={"messages": sum(len(file.log) for file in self.files.values()), **self._facts()},
         )
 
     def _facts(self) -> dict[str, float]:
-        return {"faults": sum(self.faults.struck.values()), "virtual seconds": round(self.loop.time())}
+        return {"faults": self.faults.grave, "virtual seconds": round(self.loop.time())}
 
     def violated(self, what: str) -> None:
         """A promise is broken: the universe ends."""
@@ -115,9 +118,8 @@ class Universe:
     async def _story(self) -> None:
         for process in self.processes.values():
             self._begin(process.live())
-        orders = iter(range(ORDERS))
-        calls = [self.loop.create_task(self._customers())]
-        calls += [self.loop.create_task(self._caller(orders)) for _ in range(CALLERS)]
+        commands = iter(self._commands())
+        calls = [self.loop.create_task(self._caller(commands)) for _ in range(CALLERS)]
         fate = self.loop.create_task(self._fate())
         await asyncio.gather(*calls)
         await asyncio.sleep(self.chance.uniform(0, 3))
@@ -126,19 +128,26 @@ class Universe:
 
     # --- those who call ---
 
-    async def _customers(self) -> None:
-        for number, customer in enumerate(CUSTOMERS):
-            await self._call("bank", Fund(customer, 20, number))
-            await asyncio.sleep(self.chance.random() * 0.5)
+    def _commands(self) -> list[Asked]:
+        """What is asked for, in any order; one customer is busier than the others."""
+        chance = self.chance
+        customers = [*CUSTOMERS, *[chance.choice(CUSTOMERS)] * chance.choice((0, 5))]
+        commands: list[Asked] = [Fund(customer, 15, number) for number, customer in enumerate(CUSTOMERS)]
+        for number in range(ORDERS):
+            commands.append(Place(f"o{number}", chance.choice(customers), chance.randint(1, 12)))
+        for number in range(TAKES):
+            commands.append(Take(chance.choice(customers), chance.randint(1, 12), number))
+        chance.shuffle(commands)
+        return commands
 
-    async def _caller(self, orders: Iterator[int]) -> None:
-        for number in orders:
-            await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.05, 0.5, 1.0)))
-            await self._call("orders", Place(f"o{number}", self.chance.choice(CUSTOMERS), self.chance.randint(1, 12)))
+    async def _caller(self, commands: Iterator[Asked]) -> None:
+        for command in commands:
+            await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.0, 0.05, 0.5, 1.0)))
+            await self._call("orders" if isinstance(command, Place) else "bank", command)
 
-    async def _call(self, service: str, command: Place | Fund) -> None:
+    async def _call(self, service: str, command: Asked) -> None:
         """Send a command as one does who wants to know: again, under the same key, until the answer is known."""
-        key = f"{service}/{command.customer}/{command.order if isinstance(command, Place) else command.number}"
+        key, asked = repr(command), len(self.ledger.balances[command.customer])
         while True:
             process = self.chance.choice([one for one in self.processes.values() if one.seat.service == service])
             try:
@@ -147,7 +156,7 @@ class Universe:
                 answer = Unknown(key, str(error))
             self.trace.note("caller", f"asks {process.name} {command}: {answer!r}")
             if not isinstance(answer, Unknown):
-                return self.ledger.answered(service, command, answer)
+                return self.ledger.answered(service, command, answer, asked)
             await asyncio.sleep(0.05)
 
     # --- what befalls them ---
@@ -204,7 +213,7 @@ class Universe:
         self.trace.note("", "the faults cease")
         for process in self.processes.values():
             process.seat.machine.ahead = 0.0
-            process.clock.stopped_until = 0.0
+        await asyncio.sleep(max(one.clock.stopped_until for one in self.processes.values()) - self.loop.time())
         self.scene.broker.publish(self.scene.lost.values(), self.processes["orders-1"].clock.now())
         end = self.loop.time() + PATIENCE
         left = self.ledger.open_ends()

@@ -27,6 +27,7 @@ AT_COMMIT = {
     "answer unknown, written": 0.012,
     "slow disk": 0.08,
     "stopped process": 0.003,
+    "rebalance": 0.01,
 }
 AT_PUBLISH = {
     "crash before a publish": 0.01,
@@ -34,11 +35,12 @@ AT_PUBLISH = {
     "broker error": 0.03,
     "answer of the broker lost": 0.03,
     "slow broker": 0.08,
+    "stopped process": 0.01,
 }
-AT_MESSAGES = {"drop": 0.03, "duplicate": 0.15, "reorder": 0.15, "delay": 0.15}
+ALONE = {"crash at a point": 0.001, "drop": 0.03, "duplicate": 0.15, "reorder": 0.15, "delay": 0.15}
 AT_FETCH = {"fetch fails": 0.01}
 AT_ACKNOWLEDGE = {"acknowledge fails": 0.02, "answer to an acknowledge lost": 0.02}
-AT_POINT = {"crash at a point": 0.001}
+SLOW = ("slow disk", "slow broker", "stopped process", "rebalance")
 MOODS = (0.0, 0.5, 1.0, 1.0, 2.0)
 """Each universe has its own mixture: some faults are absent, some frequent."""
 
@@ -55,6 +57,8 @@ class Member(Protocol):
 
     def die(self, why: str) -> None: ...
 
+    def lose_partitions(self) -> None: ...
+
 
 class Faults:
     """Draws faults for as long as they are `on`, and counts those that took effect."""
@@ -64,22 +68,27 @@ class Faults:
         self.chance = chance
         self.trace = trace
         self.struck: Counter[str] = Counter()
-        kinds = AT_COMMIT | AT_PUBLISH | AT_MESSAGES | AT_FETCH | AT_ACKNOWLEDGE | AT_POINT
-        self._shares = {kind: share * chance.choice(MOODS) for kind, share in kinds.items()}
+        kinds = AT_COMMIT | AT_PUBLISH | AT_FETCH | AT_ACKNOWLEDGE | ALONE
+        self._moods = {kind: chance.choice(MOODS) for kind in kinds}
 
     def draw(self, kinds: dict[str, float]) -> str:
         """One of these faults, or none."""
         if self.on:
             left = self.chance.random()
-            for kind in kinds:
-                left -= self._shares[kind]
+            for kind, share in kinds.items():
+                left -= share * self._moods[kind]
                 if left < 0:
                     return kind
         return ""
 
     def strikes(self, kind: str) -> bool:
         """Whether this one does."""
-        return self.on and self.chance.random() < self._shares[kind]
+        return self.on and self.chance.random() < ALONE[kind] * self._moods[kind]
+
+    @property
+    def grave(self) -> int:
+        """How many faults took effect, besides what was only slow."""
+        return sum(times for kind, times in self.struck.items() if not kind.startswith("slow"))
 
     def hit(self, kind: str, who: str, what: str = "") -> None:
         """A fault took effect."""
@@ -98,6 +107,8 @@ class Faults:
         if kind == "stopped process":
             seconds = self.chance.uniform(1.0, 20.0)
             member.clock.stopped_until = member.clock.monotonic() + seconds
+        if kind in ("stopped process", "rebalance"):
+            member.lose_partitions()
         self.hit(kind, member.name, f"{seconds:.3f} s")
         await asyncio.sleep(seconds)
 
@@ -114,7 +125,7 @@ class FaultyDatabase(MemoryDatabase):
     async def commit(self, writes: Sequence[WriteSet]) -> list[Answer]:
         faults, member = self._faults, self._member
         kind = faults.draw(AT_COMMIT)
-        if kind in ("slow disk", "stopped process"):
+        if kind in SLOW:
             await faults.dawdle(kind, member)
         await member.clock.gate()
         if kind == "crash before a commit":
@@ -156,7 +167,7 @@ class FaultyChannel(MemoryChannel):
     ) -> dict[int, str]:
         faults, member = self._faults, self._member
         kind = faults.draw(AT_PUBLISH)
-        if kind == "slow broker":
+        if kind in SLOW:
             await faults.dawdle(kind, member)
         await member.clock.gate()
         if kind == "crash before a publish":

@@ -14,7 +14,7 @@ from headwater.errors import Rejected
 from headwater.message import Recorded
 from headwater.store import Committed
 from tests.fault.rigs.simulate_safety import Safety, Violated
-from tests.fault.rigs.simulate_world import Fund, Place
+from tests.fault.rigs.simulate_world import CUSTOMERS, Fund, Place, Take
 
 
 class Ledger:
@@ -28,17 +28,18 @@ class Ledger:
         self.finished: dict[str, str] = {}
         self.charged: dict[str, list[str]] = {}
         self.spent: Counter[str] = Counter()
-        self.balance: Counter[str] = Counter()
+        self.balances: dict[str, list[int]] = {customer: [0] for customer in CUSTOMERS}
         self.heard: list[str] = []
-        self.funded: set[int] = set()
+        self.moved: list[str] = []
         self.overdue: set[str] = set()
         self._read: dict[str, Callable[[Any], None]] = {
             "orders.Placed": self._place,
             "orders.Finished": self._finish,
             "orders.Overdue": self._late,
-            "bank.Funded": self._fund,
+            "bank.Funded": lambda one: self._move(one, "Funded", one["cents"]),
+            "bank.Taken": lambda one: self._move(one, "Taken", -one["cents"]),
             "bank.Charged": self._charge,
-            "stats.Heard": lambda one: self._once(one["order"], self.heard, "heard"),
+            "stats.Heard": lambda one: self._once(one["what"], self.heard, "heard"),
             "headwater.Refused": self._refuse,
         }
 
@@ -50,10 +51,11 @@ class Ledger:
         if read is not None:
             read(msgspec.json.decode(one.data))
 
-    def answered(self, service: str, command: Place | Fund, answer: Any) -> None:
-        """A caller was answered: what is acknowledged is in the log, and what each sends once is never refused."""
+    def answered(self, service: str, command: Place | Fund | Take, answer: Any, asked: int) -> None:
+        """A caller was answered, whose customer had `asked` balances when he asked: the log must say the same."""
         if isinstance(answer, Rejected):
-            self._violated(f"{command} was refused: {answer.reason}")
+            if not (isinstance(command, Take) and self._may_refuse(command, asked)):
+                self._violated(f"{command} was refused: {answer.reason}")
         elif isinstance(answer, Committed):
             log = self._files[service].log
             found = log[answer.position - 1] if answer.position <= len(log) else None
@@ -65,10 +67,15 @@ class Ledger:
             ):
                 self._violated(f"{command} was acknowledged as {answer}, and there is {event}")
 
-    def _once(self, order: str, known: list[str], what: str) -> None:
-        if order in known:
-            self._violated(f"{order} was {what} twice")
-        known.append(order)
+    def _may_refuse(self, command: Take, asked: int) -> bool:
+        """Whether the money was short at some time since a caller asked, and nothing was taken for him."""
+        short = min(self.balances[command.customer][asked - 1 :]) < command.cents
+        return short and f"Taken {command.number}" not in self.moved
+
+    def _once(self, one: str, known: list[str], what: str) -> None:
+        if one in known:
+            self._violated(f"{one} was {what} twice")
+        known.append(one)
 
     def _place(self, one: dict[str, Any]) -> None:
         if one["order"] in self.placed:
@@ -88,19 +95,23 @@ class Ledger:
             self._violated(f"the timer of {one['order']} fired twice")
         self.overdue.add(one["order"])
 
-    def _fund(self, one: dict[str, Any]) -> None:
-        if one["number"] in self.funded:
-            self._violated(f"fund {one['number']} was booked twice")
-        self.funded.add(one["number"])
-        self.balance[one["customer"]] += one["cents"]
+    def _move(self, one: dict[str, Any], what: str, cents: int) -> None:
+        self._once(f"{what} {one['number']}", self.moved, "booked")
+        self._balance(one["customer"], cents)
 
     def _charge(self, one: dict[str, Any]) -> None:
         customer = one["customer"]
         self._once(one["order"], self.charged.setdefault(customer, []), "charged")
         self.spent[customer] += one["cents"]
-        self.balance[customer] -= one["cents"]
-        if self.balance[customer] != one["left"] or one["left"] < 0:
-            self._violated(f"{customer} has {self.balance[customer]}, and the bank says {one['left']}")
+        if self._balance(customer, -one["cents"]) != one["left"]:
+            self._violated(f"{customer} has {self.balances[customer][-1]}, and the bank says {one['left']}")
+
+    def _balance(self, customer: str, cents: int) -> int:
+        balance = self.balances[customer][-1] + cents
+        self.balances[customer].append(balance)
+        if balance < 0:
+            self._violated(f"{customer} has {balance}")
+        return balance
 
     def _refuse(self, one: dict[str, Any]) -> None:
         if one["type"] != "bank.Charge":
@@ -120,8 +131,9 @@ class Ledger:
             found.append(f"not finished: {sorted(set(self.placed) - set(self.finished))}")
         elif paid != self.charged_orders():
             found.append(f"paid or charged, not both: {sorted(paid ^ self.charged_orders())}")
-        if set(self.heard) != set(self.finished):
-            found.append(f"not heard: {sorted(set(self.finished) - set(self.heard))}")
+        wanted = {*self.finished, *self.moved}
+        if set(self.heard) != wanted:
+            found.append(f"not heard: {sorted(wanted - set(self.heard))}")
         return [*found, *self._rows()]
 
     def _left(self, service: str) -> list[str]:

@@ -111,6 +111,10 @@ class Process:
                     task.cancel()
             self.seat.scene.fallen(self)
 
+    def lose_partitions(self) -> None:
+        """The broker has not heard of it for a while."""
+        self._channel.expel()
+
     async def attempt(self, command: Any, key: str) -> Committed | Rejected | Unknown:
         """Decide a command here, for a caller."""
         if self._wiring is None or not self.alive:

@@ -70,7 +70,19 @@ class Charge(Command, service="bank"):
     cents: int
 
 
+class Take(Command, service="bank"):
+    customer: str
+    cents: int
+    number: int
+
+
 class Funded(Event, service="bank", category="Account"):
+    customer: str
+    cents: int
+    number: int
+
+
+class Taken(Event, service="bank", category="Account"):
     customer: str
     cents: int
     number: int
@@ -84,7 +96,7 @@ class Charged(Event, service="bank", category="Account"):
 
 
 class Heard(Event, service="stats"):
-    order: str
+    what: str
 
 
 class Order(Aggregate, key="order"):
@@ -123,6 +135,16 @@ class Account(Aggregate, key="customer"):
         if command.cents > self.cents:
             raise Rejected("no money")
         return Charged(command.customer, command.order, command.cents, self.cents - command.cents)
+
+    @decide
+    def take(self, command: Take) -> Taken:
+        if command.cents > self.cents:
+            raise Rejected("no money")
+        return Taken(command.customer, command.cents, command.number)
+
+    @evolve
+    def taken(self, event: Taken) -> None:
+        self.cents -= event.cents
 
     @evolve
     def funded(self, event: Funded) -> None:
@@ -184,13 +206,13 @@ class State(ReadModel, key="order", inline=True):
         self.how = event.how
 
 
-async def hear(event: Finished, message: Message) -> Heard:
+async def hear(event: Finished | Funded | Taken, message: Message) -> Heard:
     """A handler that takes a while, and stumbles over one attempt in eight."""
     luck = zlib.crc32(f"{message.id}/{message.attempt}".encode())
     await asyncio.sleep(luck % 3 / 100)
     if luck % 8 == 0:
         raise RuntimeError("the handler stumbles")
-    return Heard(event.order)
+    return Heard(event.order if isinstance(event, Finished) else f"{type(event).__name__} {event.number}")
 
 
 @functools.cache
@@ -201,5 +223,5 @@ def declared(service: str) -> Declarations:
     for one in parts[service]:
         found.add(one)
     if service == "stats":
-        found.on(hear, (), "hear", None)
+        found.on(hear, (Finished, Funded, Taken), "hear", None)
     return found

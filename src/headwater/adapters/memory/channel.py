@@ -106,6 +106,11 @@ class MemoryChannel:
         broker.move_due(self.clock.now())
         return [lag for name, one in broker.groups.items() if group in (None, name) for lag in one.lag()]
 
+    def expel(self) -> None:
+        """As a broker does with members it has not heard of: what they have goes to others, until they fetch again."""
+        for member in self._members:
+            member.expel()
+
     def forget(self, member: MemorySubscription) -> None:
         """A member has left."""
         self._members.remove(member)
@@ -140,6 +145,7 @@ class MemorySubscription:
         self._in_hand: deque[list[Delivery]] = deque()
         self._of_partition: Counter[int] = Counter()
         self._closed = False
+        self._expelled = False
 
     def holds(self, partition: int) -> bool:
         """Whether it has fetched messages of a partition and not acknowledged them."""
@@ -185,10 +191,16 @@ class MemorySubscription:
     def leave(self) -> None:
         """Leave the group; what was fetched and not acknowledged comes again, to another."""
         if not self._closed:
+            self.expel()
             self._closed = True
+            self._channel.forget(self)
+
+    def expel(self) -> None:
+        """Lose the partitions, and what was fetched and not acknowledged, until the next fetch."""
+        if not self._expelled:
+            self._expelled = True
             self._give_back()
             self._group.leave(self)
-            self._channel.forget(self)
 
     def _give_back(self) -> None:
         self._in_hand.clear()
@@ -199,6 +211,9 @@ class MemorySubscription:
     def _next(self, limit: int) -> list[Delivery]:
         """The next messages of the partitions that are and stay with this member."""
         self._check()
+        if self._expelled:
+            self._expelled = False
+            self._group.join(self)
         self._broker.move_due(self._channel.clock.now())
         found: list[Delivery] = []
         for partition in self._group.partitions_of(self):
