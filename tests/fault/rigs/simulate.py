@@ -31,9 +31,11 @@ CALLERS = 4
 TAKES = 4
 FEWEST = 5
 """Faults that must take effect in a universe."""
+DOWN = (0.0, 0.0, 0.0, 0.1, 0.1, 1.0, 2.0, 12.0)
+"""How long a seat may stay empty; sometimes for longer than leases live."""
 PATIENCE = 300.0
 """Virtual seconds in which everything must come to rest once the faults have ceased."""
-IDLE = {"IDLE": 1.0, "FOLLOW": 1.0}
+IDLE = {"IDLE": 2.0, "FOLLOW": 2.0}
 """A flow that waits is woken by news; how often it looks without is not what is simulated."""
 
 Asked = Place | Fund | Take
@@ -157,7 +159,7 @@ class Universe:
             self.trace.note("caller", f"asks {process.name} {command}: {answer!r}")
             if not isinstance(answer, Unknown):
                 return self.ledger.answered(service, command, answer, asked)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     # --- what befalls them ---
 
@@ -193,7 +195,7 @@ class Universe:
     def _fallen(self, process: Process) -> None:
         """A process has died; another takes its seat."""
         if not self.ended.done():
-            self._begin(self._follow(process, self.chance.choice((0.0, 0.1, 2.0, 12.0))))
+            self._begin(self._follow(process, self.chance.choice(DOWN if self.faults.on else DOWN[:1])))
 
     async def _follow(self, process: Process, after: float) -> None:
         await asyncio.sleep(after)

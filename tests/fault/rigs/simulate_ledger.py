@@ -126,6 +126,9 @@ class Ledger:
     def open_ends(self) -> list[str]:
         """What is not settled, or not as the logs say."""
         found = [f"{service} {one}" for service in self._files for one in self._left(service)]
+        if found:
+            return found
+        found = [f"{service}: {one}" for service in self._files for one in self._not_taken(service)]
         paid = {order for order, how in self.finished.items() if how in ("paid", "late")}
         if set(self.finished) != set(self.placed):
             found.append(f"not finished: {sorted(set(self.placed) - set(self.finished))}")
@@ -137,7 +140,7 @@ class Ledger:
         return [*found, *self._rows()]
 
     def _left(self, service: str) -> list[str]:
-        file, safety = self._files[service], self._safeties[service]
+        file = self._files[service]
         held = [
             row
             for name, rows in file.tables.items()
@@ -147,6 +150,11 @@ class Ledger:
         found = [f"holds {row.consumer} {row.key}@{row.message.version} ({row.reason}) {row.cause}" for row in held]
         found += [f"has a timer {key}" for key in file.table(TIMERS)]
         found += [f"has a saga that goes on: {key}" for key, row in file.table(SAGAS).items() if not row.ended]
+        return found
+
+    def _not_taken(self, service: str) -> list[str]:
+        file, safety = self._files[service], self._safeties[service]
+        found = []
         for consumer in safety.plans:
             for other in self._files.values():
                 for one in other.log:

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Protocol
 
 from msgspec import Struct
@@ -51,19 +51,21 @@ class MemoryBroker:
         self._places: dict[Place, list[Kept]] = {}
         self._delayed: list[tuple[int, int, Publication]] = []
         self._delays = 0
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._waiting: dict[asyncio.Future[None], frozenset[str]] = {}
 
     def publish(self, publications: Iterable[Publication], now: int) -> None:
         """Take messages, in order."""
         self.move_due(now)
+        topics = set()
         for publication in publications:
+            topics.add(publication.topic)
             if publication.delay > 0:
                 self._delays += 1
                 due = now + round(publication.delay * 1_000_000)
                 heapq.heappush(self._delayed, (due, self._delays, publication))
             else:
                 self._keep(publication, now)
-        self.wake()
+        self.wake(topics)
 
     def move_due(self, now: int) -> None:
         """Put what is due where it can be fetched."""
@@ -78,7 +80,9 @@ class MemoryBroker:
     def after(self, place: Place, position: int, group: str, limit: int) -> list[Delivery]:
         """The next messages for a group in a partition of a topic."""
         found: list[Delivery] = []
-        kept = self._places.get(place, [])
+        kept = self._places.get(place)
+        if not kept or kept[-1].position <= position:
+            return found
         for index in range(bisect_right(kept, position, key=lambda one: one.position), len(kept)):
             if len(found) >= limit:
                 break
@@ -100,17 +104,16 @@ class MemoryBroker:
         """The group of that name."""
         return self.groups.setdefault(name, Group(self, name))
 
-    def wake(self) -> None:
-        """Tell all that wait to look again."""
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            if not waiter.done():
+    def wake(self, topics: Set[str] | None = None) -> None:
+        """Tell those that wait for one of the topics, or all, to look again."""
+        for waiter, wanted in self._waiting.items():
+            if not waiter.done() and (topics is None or not wanted.isdisjoint(topics)):
                 waiter.set_result(None)
 
-    async def news(self, clock: Clock, seconds: float) -> None:
-        """Wait until something has changed, at most so many seconds."""
+    async def news(self, clock: Clock, topics: frozenset[str], seconds: float) -> None:
+        """Wait until something on the topics, or who has which partitions, has changed, at most so many seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
+        self._waiting[waiter] = topics
         time_over = asyncio.ensure_future(clock.sleep(seconds))
         try:
             await asyncio.wait({waiter, time_over}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,6 +162,11 @@ class Group:
     def partitions_of(self, member: Member) -> list[int]:
         """The partitions from which a member may fetch now."""
         return [partition for partition in range(self._broker.partitions) if self._owner(partition) is member]
+
+    def settled(self) -> None:
+        """A member has settled what it held: who waits to have its partitions may look again."""
+        if any(self._members[one % len(self._members)] is not owner for one, owner in self._owners.items()):
+            self._broker.wake()
 
     def lag(self) -> list[GroupLag]:
         """How far the group is behind on each topic."""

@@ -141,6 +141,7 @@ class MemorySubscription:
         self._group = group
         self._broker = channel.broker
         self._topics = tuple(dict.fromkeys(topics))
+        self._wanted = frozenset(topics)
         self._reached: dict[tuple[str, int], int] = {}
         self._in_hand: deque[list[Delivery]] = deque()
         self._of_partition: Counter[int] = Counter()
@@ -166,7 +167,8 @@ class MemorySubscription:
         end = clock.monotonic() + timeout
         while not self._next(1) and (left := end - clock.monotonic()) > 0:
             due = self._broker.next_due()
-            await self._broker.news(clock, left if due is None else min(left, max(due - clock.now(), 1) / 1_000_000))
+            left = left if due is None else min(left, max(due - clock.now(), 1) / 1_000_000)
+            await self._broker.news(clock, self._wanted, left)
 
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         self._check()
@@ -179,7 +181,7 @@ class MemorySubscription:
                 self._group.cursors[delivery.topic, delivery.partition] = delivery.position
                 self._of_partition[delivery.partition] -= 1
             done += len(batch)
-        self._broker.wake()
+        self._group.settled()
 
     async def release(self) -> None:
         self._check()
