@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest import mock
 
 from headwater import fault
 from headwater.adapters.memory import MemoryBroker, MemoryFile
 from headwater.app import runner
-from headwater.errors import HeadwaterError, Unknown
+from headwater.retry import Retry
 from tests.fault.rigs.simulate_faults import Faults, Killed
 from tests.fault.rigs.simulate_ledger import Ledger
 from tests.fault.rigs.simulate_loop import SeededLoop
 from tests.fault.rigs.simulate_member import Process, Scene, Seat, here
+from tests.fault.rigs.simulate_people import People, Post
 from tests.fault.rigs.simulate_safety import Safety
 from tests.fault.rigs.simulate_trace import Trace
-from tests.fault.rigs.simulate_world import CUSTOMERS, SERVICES, Fund, Place, Take
+from tests.fault.rigs.simulate_world import SERVICES
 from tests.fault.rigs.trial import TrialResult
 
 COUNT = 20_000
-ORDERS = 8
 CALLERS = 4
-TAKES = 4
+ATTEMPTS = (2, 10_000, 10_000)
+"""In some universes a message that fails is soon a dead letter, which an operator redrives."""
 FEWEST = 5
 """Faults that must take effect in a universe."""
 DOWN = (0.0, 0.0, 0.0, 0.1, 0.1, 1.0, 2.0, 12.0)
@@ -37,8 +38,6 @@ PATIENCE = 300.0
 """Virtual seconds in which everything must come to rest once the faults have ceased."""
 IDLE = {"IDLE": 2.0, "FOLLOW": 2.0}
 """A flow that waits is woken by news; how often it looks without is not what is simulated."""
-
-Asked = Place | Fund | Take
 
 
 def one_trial(seed: int) -> TrialResult:
@@ -66,8 +65,10 @@ class Universe:
         self.violations: list[str] = []
         self.files = {service: MemoryFile() for service in SERVICES}
         self.safeties = {service: Safety(service, self.files, self.violated) for service in SERVICES}
-        self.ledger = Ledger(self.files, self.safeties, self.violated)
-        self.scene = Scene(self.loop, self.trace, self.faults, MemoryBroker(4), self._fallen)
+        self.post = Post(self.faults, self.violated)
+        self.ledger = Ledger(self.files, self.safeties, self.post.sent, self.violated)
+        retry = Retry(attempts=self.chance.choice(ATTEMPTS), base=0.05, cap=2.0)
+        self.scene = Scene(self.loop, self.trace, self.faults, MemoryBroker(4), self.post.send, retry, self._fallen)
         self.processes = {seat.name: Process(seat) for service in SERVICES for seat in self._seats(service)}
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -120,46 +121,15 @@ class Universe:
     async def _story(self) -> None:
         for process in self.processes.values():
             self._begin(process.live())
-        commands = iter(self._commands())
-        calls = [self.loop.create_task(self._caller(commands)) for _ in range(CALLERS)]
+        people = People(self.chance, self.processes, self.ledger, self.post, self.faults)
+        self._begin(people.operate())
+        commands = iter(people.commands())
+        calls = [self.loop.create_task(people.call(commands)) for _ in range(CALLERS)]
         fate = self.loop.create_task(self._fate())
         await asyncio.gather(*calls)
         await asyncio.sleep(self.chance.uniform(0, 3))
         fate.cancel()
         await self._come_to_rest()
-
-    # --- those who call ---
-
-    def _commands(self) -> list[Asked]:
-        """What is asked for, in any order; one customer is busier than the others."""
-        chance = self.chance
-        customers = [*CUSTOMERS, *[chance.choice(CUSTOMERS)] * chance.choice((0, 5))]
-        commands: list[Asked] = [Fund(customer, 15, number) for number, customer in enumerate(CUSTOMERS)]
-        for number in range(ORDERS):
-            commands.append(Place(f"o{number}", chance.choice(customers), chance.randint(1, 12)))
-        for number in range(TAKES):
-            commands.append(Take(chance.choice(customers), chance.randint(1, 12), number))
-        chance.shuffle(commands)
-        return commands
-
-    async def _caller(self, commands: Iterator[Asked]) -> None:
-        for command in commands:
-            await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.0, 0.05, 0.5, 1.0)))
-            await self._call("orders" if isinstance(command, Place) else "bank", command)
-
-    async def _call(self, service: str, command: Asked) -> None:
-        """Send a command as one does who wants to know: again, under the same key, until the answer is known."""
-        key, asked = repr(command), len(self.ledger.balances[command.customer])
-        while True:
-            process = self.chance.choice([one for one in self.processes.values() if one.seat.service == service])
-            try:
-                answer: Any = await process.attempt(command, key)
-            except (HeadwaterError, Killed) as error:
-                answer = Unknown(key, str(error))
-            self.trace.note("caller", f"asks {process.name} {command}: {answer!r}")
-            if not isinstance(answer, Unknown):
-                return self.ledger.answered(service, command, answer, asked)
-            await asyncio.sleep(0.2)
 
     # --- what befalls them ---
 

@@ -37,6 +37,7 @@ AT_PUBLISH = {
     "slow broker": 0.08,
     "stopped process": 0.01,
 }
+AT_MAIL = {"mail is closed": 0.1, "no answer from the mail": 0.05}
 ALONE = {"crash at a point": 0.001, "drop": 0.03, "duplicate": 0.15, "reorder": 0.15, "delay": 0.15}
 AT_FETCH = {"fetch fails": 0.01}
 AT_ACKNOWLEDGE = {"acknowledge fails": 0.02, "answer to an acknowledge lost": 0.02}
@@ -68,7 +69,7 @@ class Faults:
         self.chance = chance
         self.trace = trace
         self.struck: Counter[str] = Counter()
-        kinds = AT_COMMIT | AT_PUBLISH | AT_FETCH | AT_ACKNOWLEDGE | ALONE
+        kinds = AT_COMMIT | AT_PUBLISH | AT_FETCH | AT_ACKNOWLEDGE | AT_MAIL | ALONE
         self._moods = {kind: chance.choice(MOODS) for kind in kinds}
 
     def draw(self, kinds: dict[str, float]) -> str:

@@ -20,8 +20,15 @@ from tests.fault.rigs.simulate_world import CUSTOMERS, Fund, Place, Take
 class Ledger:
     """Reads each message once, as it is logged, and complains at once; `open_ends` tells in the end what is not settled."""
 
-    def __init__(self, files: Mapping[str, MemoryFile], safeties: Mapping[str, Safety], violated: Violated) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, MemoryFile],
+        safeties: Mapping[str, Safety],
+        sent: Mapping[str, int],
+        violated: Violated,
+    ) -> None:
         self._files = files
+        self._sent = sent
         self._safeties = safeties
         self._violated = violated
         self.placed: dict[str, str] = {}
@@ -31,6 +38,7 @@ class Ledger:
         self.balances: dict[str, list[int]] = {customer: [0] for customer in CUSTOMERS}
         self.heard: list[str] = []
         self.moved: list[str] = []
+        self.mailed: dict[str, int] = {}
         self.overdue: set[str] = set()
         self._read: dict[str, Callable[[Any], None]] = {
             "orders.Placed": self._place,
@@ -40,6 +48,7 @@ class Ledger:
             "bank.Taken": lambda one: self._move(one, "Taken", -one["cents"]),
             "bank.Charged": self._charge,
             "stats.Heard": lambda one: self._once(one["what"], self.heard, "heard"),
+            "stats.Mailed": self._mail,
             "headwater.Refused": self._refuse,
         }
 
@@ -106,6 +115,11 @@ class Ledger:
         if self._balance(customer, -one["cents"]) != one["left"]:
             self._violated(f"{customer} has {self.balances[customer][-1]}, and the bank says {one['left']}")
 
+    def _mail(self, one: dict[str, Any]) -> None:
+        if one["order"] in self.mailed or one["letter"] not in self._sent.values():
+            self._violated(f"{one['order']} was mailed as letter {one['letter']}, and before as {self.mailed}")
+        self.mailed[one["order"]] = one["letter"]
+
     def _balance(self, customer: str, cents: int) -> int:
         balance = self.balances[customer][-1] + cents
         self.balances[customer].append(balance)
@@ -137,6 +151,8 @@ class Ledger:
         wanted = {*self.finished, *self.moved}
         if set(self.heard) != wanted:
             found.append(f"not heard: {sorted(wanted - set(self.heard))}")
+        if set(self.mailed) != set(self.finished) or sorted(self.mailed.values()) != sorted(self._sent.values()):
+            found.append(f"mailed is {self.mailed}, and sent is {self._sent}")
         return [*found, *self._rows()]
 
     def _left(self, service: str) -> list[str]:

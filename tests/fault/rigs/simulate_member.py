@@ -20,9 +20,7 @@ from tests.fault.rigs.simulate_faults import Faults, FaultyChannel, FaultyDataba
 from tests.fault.rigs.simulate_loop import Machine, MachineClock, SeededLoop
 from tests.fault.rigs.simulate_safety import Safety
 from tests.fault.rigs.simulate_trace import Trace
-from tests.fault.rigs.simulate_world import declared
-
-RETRY = Retry(attempts=10_000, base=0.05, cap=2.0)
+from tests.fault.rigs.simulate_world import Send, declared, mail
 
 here: ContextVar[Process | None] = ContextVar("here", default=None)
 """The process that runs what runs now."""
@@ -36,6 +34,8 @@ class Scene:
     trace: Trace
     faults: Faults
     broker: MemoryBroker
+    mail: Send
+    retry: Retry
     fallen: Callable[[Process], None]
     lost: dict[str, Publication] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Process:
         self.name = seat.name
         self.clock = MachineClock(scene.loop, seat.machine, seat.chance)
         self.alive = True
-        self._database = FaultyDatabase(self, seat.file, scene.faults, seat.safety)
+        self.database = FaultyDatabase(self, seat.file, scene.faults, seat.safety)
         self._channel = FaultyChannel(self, scene.broker, scene.faults, seat.safety, scene.lost)
         self._wiring: Wiring | None = None
         self._runner: Runner | None = None
@@ -70,6 +70,7 @@ class Process:
     async def live(self) -> None:
         """Open the database and the channel, and run everything."""
         here.set(self)
+        mail.set(self.seat.scene.mail)
         try:
             await self._start()
         except (Killed, HeadwaterError):
@@ -78,10 +79,10 @@ class Process:
     async def _start(self) -> None:
         seat = self.seat
         seat.scene.trace.note(self.name, "starts")
-        await self._database.open()
+        await self.database.open()
         await self._channel.open()
-        options = WiringOptions("beginning", RETRY, seat.chance.choice((1, 2, 5, 100)), journal=True)
-        self._wiring = await wire(declared(seat.service), self._database, self._channel, self.clock, options)
+        options = WiringOptions("beginning", seat.scene.retry, seat.chance.choice((1, 2, 5, 100)), journal=True)
+        self._wiring = await wire(declared(seat.service), self.database, self._channel, self.clock, options)
         seat.safety.plans = {plan.consumer.name: plan for plan in self._wiring.plans}
         self._runner = Runner(self._wiring, self.name)
         await self._runner.start()
@@ -103,7 +104,7 @@ class Process:
         if self.alive:
             self.alive = False
             self.seat.scene.trace.note(self.name, f"dies: {why}")
-            self._database.crash()
+            self.database.crash()
             self._channel.crash()
             if self._runner is not None:
                 self._runner._stopping.set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from headwater import (
@@ -16,6 +17,7 @@ from headwater import (
     Command,
     Event,
     Message,
+    Once,
     ReadModel,
     Refused,
     Rejected,
@@ -28,6 +30,11 @@ from headwater.app.declared import Declarations
 
 SERVICES = ("orders", "bank", "stats")
 CUSTOMERS = ("ada", "bob", "cyd", "dee", "eve")
+Send = Callable[[str], Awaitable[int]]
+
+mail: ContextVar[Send] = ContextVar("mail")
+"""Sends a letter under a key; its number. It is outside, and is told to each process."""
+
 PATIENCE = 1.5
 """Seconds after which an order that is not charged is late."""
 
@@ -97,6 +104,11 @@ class Charged(Event, service="bank", category="Account"):
 
 class Heard(Event, service="stats"):
     what: str
+
+
+class Mailed(Event, service="stats"):
+    order: str
+    letter: int
 
 
 class Order(Aggregate, key="order"):
@@ -215,6 +227,11 @@ async def hear(event: Finished | Funded | Taken, message: Message) -> Heard:
     return Heard(event.order if isinstance(event, Finished) else f"{type(event).__name__} {event.number}")
 
 
+async def letter(event: Finished, once: Once) -> Mailed:
+    """A handler with an outside effect."""
+    return Mailed(event.order, await once("mail", mail.get()))
+
+
 @functools.cache
 def declared(service: str) -> Declarations:
     """What a service declares."""
@@ -223,5 +240,6 @@ def declared(service: str) -> Declarations:
     for one in parts[service]:
         found.add(one)
     if service == "stats":
+        found.on(letter, (Finished,), "letter", None)
         found.on(hear, (Finished, Funded, Taken), "hear", None)
     return found
