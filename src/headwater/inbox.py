@@ -75,7 +75,10 @@ class Note(Struct, frozen=True, gc=False):
 
 
 class Step(Struct, frozen=True, gc=False):
-    """The state of an outside effect: intended (`done` false) or done with an outcome (JSON); `clear` removes it."""
+    """The state of an outside effect: intended (`done` false) or done with an outcome (JSON); `clear` removes it.
+
+    With `new`, the write set stands only if nothing is known of the effect yet.
+    """
 
     consumer: str
     message_id: str
@@ -83,6 +86,7 @@ class Step(Struct, frozen=True, gc=False):
     done: bool = False
     outcome: bytes = b""
     clear: bool = False
+    new: bool = False
 
 
 class Inbox(Protocol):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
 import pytest
 
 from headwater import App, DatabaseError, Event, NotDone, Once, Retry
+from headwater.adapters.memory import MemoryDatabase
 from headwater.database import WriteSet
 from headwater.inbox import Reason, Step
+from headwater.testing.clock import VirtualClock
 from headwater.testing.harness import Harness
 from tests.flow.rig import Killed, any_set, failing_commits, played, redrive
 from tests.flow.shop import Bump, Bumped, shop
@@ -268,3 +271,20 @@ async def test_two_effects_of_one_message_are_known_apart():
         assert calls == ["first", "second", "second"]
         assert await world.held(app) == []
         assert await world.databases["mail"].steps(None, None) == []
+
+
+@played
+async def test_of_two_members_that_have_a_message_at_once_one_calls():
+    """As when the channel gives the messages of a process that was stopped to another."""
+    database = MemoryDatabase(VirtualClock())
+    await database.open()
+    calls: list[str] = []
+
+    async def call(key: str) -> int:
+        calls.append(key)
+        return len(calls)
+
+    members = [Once(database, "mail.charge", "m-1") for _ in range(2)]
+    found = await asyncio.gather(*(once("charge", call) for once in members), return_exceptions=True)
+    assert (len(calls), found[0], type(found[1])) == (1, 1, DatabaseError)
+    assert await members[1]("charge", call) == 1

@@ -204,6 +204,16 @@ def test_an_uncertain_effect_is_settled_together_with_the_redrive(run: Callable[
     run(test)
 
 
+def test_an_uncertain_effect_that_has_become_known_needs_nobody_to_say_so(run: Callable[[Test], None]) -> None:
+    async def test(database: Database, clock: VirtualClock) -> None:
+        row, done = held(1, Reason.UNCERTAIN), Step(CONSUMER, "m1", "fee", True, b"7")
+        await put(database, row, steps=[done])
+        await redrive(database, clock, id_of(row))
+        assert (await database.steps(CONSUMER, "m1"), await reasons(database)) == ([done], {1: "retry"})
+
+    run(test)
+
+
 def test_of_several_open_effects_one_is_named(run: Callable[[Test], None]) -> None:
     async def test(database: Database, clock: VirtualClock) -> None:
         row = held(1, Reason.UNCERTAIN)

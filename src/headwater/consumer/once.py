@@ -40,7 +40,7 @@ class Once:
             raise Uncertain(
                 f"{name!r} was begun and its outcome is not known; look at the other side, then redrive with --done or --not-done"
             )
-        await self._store(Step(self._consumer, self._message_id, name))
+        await self._store(Step(self._consumer, self._message_id, name, new=known is None))
         fault.point("once.intended")
         try:
             outcome = await call(self.key(name))

@@ -25,6 +25,7 @@ class Needs(Struct):
     marks: set[tuple[str, str]] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
     held: set[tuple[str, str, int]] = field(default_factory=set)
+    steps: set[tuple[str, str, str]] = field(default_factory=set)
     timers: set[tuple[str, str, str]] = field(default_factory=set)
     sagas: set[tuple[str, str]] = field(default_factory=set)
 
@@ -39,6 +40,7 @@ class Facts(Struct):
     marks: dict[tuple[str, str], int] = field(default_factory=dict)
     checkpoints: dict[str, int] = field(default_factory=dict)
     held: set[tuple[str, str, int]] = field(default_factory=set)
+    steps: set[tuple[str, str, str]] = field(default_factory=set)
     timers: dict[tuple[str, str, str], int] = field(default_factory=dict)
     sagas: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -67,6 +69,8 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
             found.checkpoints.update([checkpoint.name for checkpoint in write.checkpoints])
         if write.releases:
             found.held.update([(one.consumer, one.stream, one.version) for one in write.releases])
+        if write.steps:
+            found.steps.update([(one.consumer, one.message_id, one.name) for one in write.steps if one.new])
         if write.cancels:
             found.timers.update([(one.owner, one.key, one.name) for one in write.cancels if one.must])
         if write.sagas:
@@ -131,6 +135,9 @@ def _inbox_broken(write: WriteSet, facts: Facts) -> str:
     for one in write.releases:
         if (one.consumer, one.stream, one.version) not in facts.held:
             return f"{one.consumer} no longer holds {one.stream} version {one.version}"
+    for step in write.steps:
+        if step.new and (step.consumer, step.message_id, step.name) in facts.steps:
+            return f"the effect {step.name} of {step.consumer} on {step.message_id} was begun before"
     return ""
 
 
@@ -148,14 +155,7 @@ def _accept(write: WriteSet, facts: Facts, result: Judgement) -> Committed:
     version = 0
     for append in write.appends:
         version = _place(append.stream, append.drafts, facts, result.recorded)
-    for mark in write.marks:
-        facts.marks[mark.consumer, mark.stream] = mark.version
-    for checkpoint in write.checkpoints:
-        facts.checkpoints[checkpoint.name] = checkpoint.position
-    for one in write.releases:
-        facts.held.discard((one.consumer, one.stream, one.version))
-    for held in write.holds:
-        facts.held.add((held.consumer, held.message.stream, held.message.version))
+    _accept_inbox(write, facts)
     for cancel in write.cancels:
         facts.timers.pop((cancel.owner, cancel.key, cancel.name), None)
     for timer in write.timers:
@@ -168,6 +168,19 @@ def _accept(write: WriteSet, facts: Facts, result: Judgement) -> Committed:
         result.settled.append((write.key.tenant, write.key.key, settled, write.key.time))
     result.standing.append(write)
     return Committed(facts.position, version)
+
+
+def _accept_inbox(write: WriteSet, facts: Facts) -> None:
+    for mark in write.marks:
+        facts.marks[mark.consumer, mark.stream] = mark.version
+    for checkpoint in write.checkpoints:
+        facts.checkpoints[checkpoint.name] = checkpoint.position
+    for one in write.releases:
+        facts.held.discard((one.consumer, one.stream, one.version))
+    for held in write.holds:
+        facts.held.add((held.consumer, held.message.stream, held.message.version))
+    for step in write.steps:
+        (facts.steps.discard if step.clear else facts.steps.add)((step.consumer, step.message_id, step.name))
 
 
 def _place(stream: str, drafts: Sequence[Draft], facts: Facts, recorded: list[Recorded]) -> int:

@@ -46,8 +46,8 @@ class Outcome(Struct, frozen=True):
 async def redrive(database: Database, clock: Clock, held_id: str, effect: Effect | None = None) -> Held:
     """Let a held message be tried again at once; the row as it now is.
 
-    An uncertain one needs `effect`. Raises NotFound, NotPossible, SchemaError for an outcome, Conflict if it was changed
-    meanwhile.
+    An uncertain one needs `effect`, unless its outcome has become known. Raises NotFound, NotPossible, SchemaError for an
+    outcome, Conflict if it was changed meanwhile.
     """
     row = await find_held(database, held_id)
     if effect is not None and row.reason is not Reason.UNCERTAIN:
@@ -103,10 +103,13 @@ def _not_redriven(row: Held) -> str:
 
 
 async def _settled_step(database: Database, row: Held, effect: Effect | None) -> Step | None:
-    """The open effect of a message as a person has settled it; None where none is noted and it was not done."""
+    """The open effect of a message as a person has settled it; None where none is open and it was not done, or is known."""
+    steps = await database.steps(row.consumer, row.message.id)
+    open_steps = [step for step in steps if not step.done]
     if effect is None:
-        raise NotPossible(f"{id_of(row)}: {_not_redriven(row)}")
-    open_steps = [step for step in await database.steps(row.consumer, row.message.id) if not step.done]
+        if open_steps or not steps:
+            raise NotPossible(f"{id_of(row)}: {_not_redriven(row)}")
+        return None
     named = [step for step in open_steps if effect.name in ("", step.name)]
     if not named and (effect.done or effect.name):
         known = ", ".join(step.name for step in open_steps) or "none"

@@ -8,6 +8,7 @@ from headwater.adapters.memory.file import Change
 from headwater.adapters.memory.rows import pack, pack_key, unpack
 from headwater.database import Answer, Facts, Failed, InlineFold, Judgement, Needs, WriteSet, judge, needs
 from headwater.errors import DatabaseError, HeadwaterError
+from headwater.inbox import Step
 from headwater.table import Table, Upsert
 
 VERSIONS, KEYS, LEASES, MARKS, CHECKPOINTS = "versions", "keys", "leases", "marks", "checkpoints"
@@ -72,6 +73,7 @@ def _facts(change: Change, wanted: Needs) -> Facts:
         marks=change.some(MARKS, wanted.marks),
         checkpoints=change.some(CHECKPOINTS, wanted.checkpoints),
         held=held,
+        steps=set(change.some(STEPS, wanted.steps)),
         timers={key: timer.due for key, timer in change.some(TIMERS, wanted.timers).items()},
         sagas={key: state.expect for key, state in change.some(SAGAS, wanted.sagas).items()},
     )
@@ -98,7 +100,8 @@ def _write_inbox(change: Change, one: WriteSet) -> None:
         if step.clear:
             change.drop(STEPS, (step.consumer, step.message_id, step.name))
         else:
-            change.put(STEPS, (step.consumer, step.message_id, step.name), step)
+            kept = Step(step.consumer, step.message_id, step.name, step.done, step.outcome)
+            change.put(STEPS, (step.consumer, step.message_id, step.name), kept)
     for entry in one.journal:
         lines = change.get(JOURNAL, entry) or 0
         change.put(JOURNAL, entry, lines + 1)

@@ -28,6 +28,10 @@ HELD: Final = """
 SELECT h.consumer, h.stream, h.version FROM json_each(?) j
 CROSS JOIN held h ON h.consumer = j.value ->> 0 AND h.stream = j.value ->> 1 AND h.version = j.value ->> 2
 """
+STEPS: Final = """
+SELECT s.consumer, s.message_id, s.name FROM json_each(?) j
+CROSS JOIN steps s ON s.message_id = j.value ->> 1 AND s.consumer = j.value ->> 0 AND s.name = j.value ->> 2
+"""
 TIMERS: Final = """
 SELECT t.owner, t.key, t.name, t.due FROM json_each(?) j
 CROSS JOIN timers t ON t.owner = j.value ->> 0 AND t.key = j.value ->> 1 AND t.name = j.value ->> 2
@@ -60,6 +64,7 @@ def read_facts(connection: apsw.Connection, wanted: Needs) -> Facts:
         marks={(consumer, stream): version for consumer, stream, version in rows(MARKS, wanted.marks)},
         checkpoints=dict(rows(CHECKPOINTS, wanted.checkpoints)),
         held={(consumer, stream, version) for consumer, stream, version in rows(HELD, wanted.held)},
+        steps={(consumer, message, name) for consumer, message, name in rows(STEPS, wanted.steps)},
         timers={(owner, key, name): due for owner, key, name, due in rows(TIMERS, wanted.timers)},
         sagas={(saga, key): version for saga, key, version in rows(SAGAS, wanted.sagas)},
     )

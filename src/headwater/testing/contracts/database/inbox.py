@@ -7,7 +7,7 @@ from headwater.inbox import Held, Mark, Note, Reason, Release, Step
 from headwater.store import Committed
 from headwater.testing.clock import VirtualClock
 from headwater.testing.contracts.database.case import DatabaseCase, promise
-from headwater.testing.contracts.database.values import TIME, A, B, commit_one, committing, held
+from headwater.testing.contracts.database.values import TIME, A, B, appending, commit_one, committing, held
 
 C = "bank.Account/c"
 
@@ -252,6 +252,20 @@ class NotePromises(DatabaseCase):
         assert await database.steps("mail", "m-1") == [done]
         await committing(database, WriteSet(steps=[Step("mail", "m-1", "charge", clear=True)]))
         assert await database.steps("mail", "m-1") == []
+
+    @promise
+    async def test_a_step_that_must_be_new_stands_once(self, database: Database, clock: VirtualClock) -> None:
+        first, done = Step("mail", "m-1", "charge", new=True), Step("mail", "m-1", "charge", done=True, outcome=b"7")
+        others = [Step("mail", "m-1", "bill", new=True), Step("mail", "m-2", "charge", new=True)]
+        await committing(database, WriteSet(steps=[first]))
+        again = appending(A, 0, steps=[first])
+        assert isinstance((await database.commit([again]))[0], Collision)
+        await committing(database, WriteSet(steps=[done, *others]))
+        assert isinstance((await database.commit([again]))[0], Collision)
+        await committing(database, WriteSet(steps=[Step("mail", "m-1", "charge", clear=True)]))
+        answers = await database.commit([again, again])
+        assert [type(answer) for answer in answers] == [Committed, Collision]
+        assert len(await database.read(0, 10)) == 1
 
     @promise
     async def test_steps_of_a_message_are_all_and_without_one_the_open(
