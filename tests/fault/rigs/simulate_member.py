@@ -112,6 +112,11 @@ class Process:
                     task.cancel()
             self.seat.scene.fallen(self)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still."""
+        return self.alive and self.clock.stopped_until > self.clock.monotonic()
+
     def lose_partitions(self) -> None:
         """The broker has not heard of it for a while."""
         self._channel.expel()

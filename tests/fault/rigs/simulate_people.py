@@ -62,6 +62,7 @@ class People:
         self._ledger = ledger
         self._post = post
         self._trace = faults.trace
+        self._seen: set[str] = set()
         self._hurry = chance.choice(HURRIES)
 
     def commands(self) -> list[Asked]:
@@ -114,7 +115,21 @@ class People:
     async def _redrive(self, process: Process, row: Held) -> None:
         effect = None
         if row.reason is Reason.UNCERTAIN:
-            number = self._post.sent.get(Once(process.database, row.consumer, row.message.id).key("mail"))
-            effect = Effect(done=number is not None, outcome=str(number or 0).encode())
+            if self._in_flight(process.seat.service, row):
+                return
+            effect = await self._effect(process, row)
         self._trace.note("operator", f"redrives {id_of(row)} ({row.reason}) {effect or ''}")
         await redrive(process.database, process.clock, id_of(row), effect)
+
+    def _in_flight(self, service: str, row: Held) -> bool:
+        """Whether a process may still be on its way to the post: one that is stopped, or at the first look."""
+        seen = row.message.id in self._seen
+        self._seen.add(row.message.id)
+        return not seen or any(one.stopped for one in self._processes.values() if one.seat.service == service)
+
+    async def _effect(self, process: Process, row: Held) -> Effect | None:
+        """What the post says of a letter; nothing where its number is known by now."""
+        if any(step.done for step in await process.database.steps(row.consumer, row.message.id)):
+            return None
+        number = self._post.sent.get(Once(process.database, row.consumer, row.message.id).key("mail"))
+        return Effect(done=number is not None, outcome=str(number or 0).encode())
