@@ -33,6 +33,8 @@ LONGEST = 20.0
 """Seconds after which a world comes to rest, whether or not all points had their kill."""
 PATIENCE = 0.8
 """Seconds in which a process should come to its point."""
+TOGETHER = 0.1
+"""How often all that runs dies with one of them."""
 SELDOM = ("lease.renew", "repair.")
 """Points that are waited for twice as long."""
 REST = 40.0
@@ -65,9 +67,9 @@ class World:
     def __init__(self, place: Place, seed: int, points: Sequence[str]) -> None:
         self.place = place
         self.seed = seed
-        chance = random.Random(seed)
-        self.plan = Plan(chance, points)
-        self.batch = chance.choice((5, 50, 500))
+        self.chance = random.Random(seed)
+        self.plan = Plan(self.chance, points)
+        self.batch = self.chance.choice((5, 50, 500))
         self.processes = [Process(role, place.folder) for role in ROLES]
         self.version = 0
         self.kills: Counter[str] = Counter(dict.fromkeys(points, 0))
@@ -84,6 +86,7 @@ class World:
             return TrialResult(True, found, kills)
         ledger, known = Ledger(self.place.folder), Acknowledged(self.place)
         found += ledger.violations(known.numbers("+"), known.numbers("-"), self.place.outside.happened())
+        found += known.complaints()
         messages = sum(ledger.count(service, "events") for service in ("bank", "vault"))
         return TrialResult(kills > 0, found, kills, {"most messages in a world": messages}, self.kills)
 
@@ -117,6 +120,8 @@ class World:
         """Start a process that has died anew; turn one that does not come to its point in time to another."""
         if (code := one.ended()) is not None:
             self._account(one, code)
+            if self.chance.random() < TOGETHER:
+                self._kill_others(one)
             self._begin(one)
         elif one.aim is None:
             self._renew(one)
@@ -124,6 +129,13 @@ class World:
             missed = one.aim.name
             one.turn_to(self.plan.next(one.service))
             self.plan.missed(missed)
+
+    def _kill_others(self, one: Process) -> None:
+        for other in self.processes:
+            if other is not one:
+                other.kill()
+                self._account(other, -signal.SIGKILL)
+                self._begin(other)
 
     def _renew(self, one: Process) -> None:
         """Find a point for a process that has none, in a new life if need be."""
@@ -139,7 +151,7 @@ class World:
             return
         if one.aim is not None:
             self.plan.missed(one.aim.name)
-        if code not in ((0, -signal.SIGTERM) if one.told else (-signal.SIGKILL, OUTDATED)):
+        if code not in (-signal.SIGKILL, *((0, -signal.SIGTERM) if one.told else (OUTDATED,))):
             self.fallen.append(one.broken(code))
 
     # --- lives ---

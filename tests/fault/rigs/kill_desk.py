@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headwater import App, Committed, HeadwaterError, Rejected
+from headwater import App, Committed, HeadwaterError, Rejected, Stale
 from headwater.adapters.sqlite import SqliteChannel, SqliteDatabase
 from headwater.channel import Publication
 from headwater.inbox import Held, Reason
@@ -30,21 +30,28 @@ ANY = "SELECT topic, key, headers, body FROM messages WHERE for_group IS NULL OR
 
 
 class Acknowledged:
-    """What the desk was answered, kept across its lives: a payment's number with `+` committed or `-` refused."""
+    """What the desk was answered, kept across its lives: a payment's number with `+` committed or `-` refused, `!` a complaint."""
 
     def __init__(self, place: Place) -> None:
         self.path = place.folder / "acknowledged"
 
-    def note(self, number: int, *, committed: bool) -> None:
+    def note(self, mark: str, what: object) -> None:
         """Keep an answer."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{'+' if committed else '-'}{number}\n".encode())
+        os.write(descriptor, f"{mark}{what}\n".encode())
         os.close(descriptor)
 
     def numbers(self, mark: str) -> set[int]:
         """The numbers that were answered so."""
-        lines = self.path.read_text().split() if self.path.exists() else []
-        return {int(line[1:]) for line in lines if line[0] == mark}
+        return set(map(int, self._noted(mark)))
+
+    def complaints(self) -> list[str]:
+        """What the desk has seen that must not be."""
+        return self._noted("!")
+
+    def _noted(self, mark: str) -> list[str]:
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [line[1:] for line in lines if line[0] == mark]
 
 
 def order(seed: int, number: int) -> Pay | Move:
@@ -118,9 +125,20 @@ class Desk:
             with suppress(HeadwaterError):
                 answer = await self.app.attempt(command, key=f"order-{command.number}")
                 if isinstance(answer, Committed | Rejected):
-                    self.acknowledged.note(command.number, committed=isinstance(answer, Committed))
+                    self.acknowledged.note("+" if isinstance(answer, Committed) else "-", command.number)
+                    await self._read_back(command, answer)
                     return
             await asyncio.sleep(0.02)
+
+    async def _read_back(self, command: Pay | Move, answer: Committed | Rejected) -> None:
+        """Read what was written: each read model counts the events of an account, and so reaches its version."""
+        if isinstance(answer, Rejected) or self.chance.random() < 0.5:
+            return
+        for projection in self.app.declared.projections.values():
+            with suppress(Stale):
+                row: Any = await self.app.get(projection.model, command.account, after=answer, timeout=0.2)
+                if row is None or row.count < answer.version:
+                    self.acknowledged.note("!", f"{command.account} at version {answer.version} was read as {row}")
 
     # --- what a person does ---
 
