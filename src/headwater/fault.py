@@ -14,7 +14,7 @@ POINTS: Final[dict[str, str]] = {
     "handling.committed": "Handling._commit: on disk, the caller does not know",
     # the loop of a source and its consumers, transaction 3
     "feed.fetched": "Feed._fetch: a batch is in hand and not noted",
-    "feed.noted": "Feed._note: an idle feed has noted its batch",
+    "feed.noted": "Feed._note: what may be in hand is noted",
     "feed.buried": "Feed._bury: what could not be decoded is a dead letter",
     "feed.parted": "Feed._run_carefully: a part of a batch in question is settled",
     "feed.settled": "Feed._run: every consumer has custody, nothing is acknowledged",

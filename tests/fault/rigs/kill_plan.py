@@ -43,7 +43,7 @@ OFTEN = ("feed.fetched", "feed.settled", "feed.acknowledged", "consumer.ran", "c
 OFTEN += ("sqlite.begun", "sqlite.written", "sqlite.committed", "sqlite.unlocked", "relay.publish", "handling.")
 """Points that are hit many times a second: a process dies there at a later hit, too."""
 HITS = (1, 2, 3, 5, 13, 34)
-BEGINNING = ("migration.", "lease.tak", "channel.joining", "channel.tak", "relay.placed", "feed.parted")
+BEGINNING = ("migration.", "lease.tak", "channel.joining", "channel.tak", "relay.placed", "feed.noted", "feed.parted")
 """Points at the beginning of a life."""
 FOLLOWING = {
     "retry.noted": "retry.charging",
