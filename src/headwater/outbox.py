@@ -11,6 +11,7 @@ The stream says where a message goes, so each stream feeds one topic and `previo
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -39,15 +40,21 @@ def sender(stream: str) -> str:
 
 def topic_of(recorded: Recorded, service: str) -> str | None:
     """The topic a logged message is published on; None for what stays within its service."""
-    if recorded.kind == "timer":
+    return _topic(recorded.stream.partition("/")[0], recorded.kind, service)
+
+
+@lru_cache(maxsize=4096)
+def _topic(head: str, kind: Kind, service: str) -> str | None:
+    """The topic of a kind of message whose stream is `head/…`."""
+    if kind == "timer":
         return None
-    category = stream_category(recorded.stream)
+    category = stream_category(head)
     _, addressed, target = category.partition(">")
     if not addressed:
         return category
     if target == service:
         return None
-    return f"{target}.replies" if recorded.kind == "reply" else f"{target}.commands"
+    return f"{target}.replies" if kind == "reply" else f"{target}.commands"
 
 
 class After(Struct, frozen=True):

@@ -5,6 +5,8 @@ A consumer in another language needs no Headwater: the attributes are text, the 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from headwater.clock import iso, parse_iso
 from headwater.errors import SchemaError
 from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata
@@ -51,17 +53,20 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
             raise SchemaError(f"kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
         if headers["specversion"] != "1.0":
             raise SchemaError(f"specversion {headers['specversion']!r} is not 1.0")
-        version, previous = _number(headers, "streamversion"), _number(headers, "previous")
+        version, previous = (
+            _number("streamversion", headers["streamversion"]),
+            _number("previous", headers["previous"]),
+        )
         if not previous < version:
             raise SchemaError(f"previous ({previous}) is not before streamversion ({version})")
         return Recorded(
             position,
-            _name(headers, "subject"),
+            _name("subject", headers["subject"]),
             version,
             kind,
-            _name(headers, "id"),
-            _name(headers, "type"),
-            _number(headers, "typeversion"),
+            _name("id", headers["id"]),
+            _name("type", headers["type"]),
+            _number("typeversion", headers["typeversion"]),
             JSON,
             _time(headers),
             previous,
@@ -74,16 +79,16 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
         raise SchemaError(f"an attribute is malformed: {error}") from error
 
 
-def _number(headers: dict[str, str], name: str) -> int:
-    text = headers[name]
+@lru_cache(maxsize=4096)
+def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > MAX_DIGITS:
         raise SchemaError(f"{name} {text[:40]!r} is not a number")
     return int(text)
 
 
-def _name(headers: dict[str, str], name: str) -> str:
-    text = headers[name]
-    text.encode()  # a lone surrogate is no text
+def _name(name: str, text: str) -> str:
+    if not text.isascii():
+        text.encode()  # a lone surrogate is no text
     if not text or "\0" in text:
         raise SchemaError(f"{name} {text[:40]!r} names nothing")
     return text

@@ -38,7 +38,15 @@ def test_a_time_reads_back_from_its_text(time):
 def test_text_of_a_time_is_rfc_3339_in_utc():
     assert iso(START + 5) == "2026-01-01T00:00:00.000005Z"
     assert parse_iso("2026-01-01T02:30:00+02:30") == parse_iso("2026-01-01 00:00:00") == START
-    for wrong in ("", "now", "2026-02-30T00:00:00Z"):
+    assert parse_iso("2026-01-01T00:00:00.000007Z") == START + 7
+    for wrong in (
+        "",
+        "now",
+        "2026-02-30T00:00:00Z",
+        "2026-02-30T00:00:00.000001Z",
+        "2026-01-01T00:00+01.000001Z",
+        "2026-01-01T00:00:00.00000\N{ARABIC-INDIC DIGIT ONE}Z",
+    ):
         with pytest.raises(ValueError, match=r"isoformat|range"):
             parse_iso(wrong)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import CoroutineType
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from headwater.outbox import Outbox
 from headwater.schema import Schema
 
 LANES = 64
+NOTHING = Leaving()
 
 Lane = list[tuple[int, Arrival]]
 """The messages of one key in order, each with its index in the batch."""
@@ -105,17 +107,16 @@ class HandlerWorker:
             for lane in lanes.values():
                 await self._run_lane(lane, outcome, results, transaction)
         elif self.handler.is_async:
-            gate = asyncio.Semaphore(LANES)
-            await asyncio.gather(*(self._run_gated(gate, lane, outcome, results) for lane in lanes.values()))
+            left = iter(lanes.values())
+            await asyncio.gather(*(self._run_lanes(left, outcome, results) for _ in range(min(LANES, len(lanes)))))
         else:
             await self._in_thread(list(lanes.values()), outcome, results)
         collect((results[index] for index in sorted(results)), outcome)
         return outcome
 
-    async def _run_gated(
-        self, gate: asyncio.Semaphore, lane: Lane, outcome: Outcome, results: dict[int, Leaving]
-    ) -> None:
-        async with gate:
+    async def _run_lanes(self, left: Iterator[Lane], outcome: Outcome, results: dict[int, Leaving]) -> None:
+        """Run lane after lane, beside others who take from the same ones."""
+        for lane in left:
             await self._run_lane(lane, outcome, results, None)
 
     async def _run_lane(
@@ -140,13 +141,15 @@ class HandlerWorker:
 
     async def _call(self, arrival: Arrival, transaction: Transaction | None) -> Leaving:
         result = self.handler.function(arrival.payload(self.schema), **self._arguments(arrival, transaction))
-        if inspect.isawaitable(result):
+        if type(result) is CoroutineType or (result is not None and inspect.isawaitable(result)):
             result = await result
-        if inspect.isasyncgen(result):
+        if result is not None and inspect.isasyncgen(result):
             result = [one async for one in result]
         return self._leaving(arrival, result)
 
     def _leaving(self, arrival: Arrival, result: Any) -> Leaving:
+        if result is None:
+            return NOTHING
         return self._outgoing.leaving(as_messages(result), arrival, stream_key(arrival.message.stream))
 
     def _arguments(self, arrival: Arrival, transaction: Transaction | None) -> dict[str, Any]:
