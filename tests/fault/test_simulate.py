@@ -41,7 +41,7 @@ def _quiet() -> Iterator[None]:
 def test_nothing_is_violated(first: int) -> None:
     found = {seed: simulate.one_trial(seed) for seed in range(first, first + 20)}
     assert {seed: one.violations for seed, one in found.items() if one.violations} == {}
-    assert all(one.effective and one.facts["messages"] >= 50 for one in found.values())
+    assert [seed for seed, one in found.items() if not one.effective] == []
 
 
 def told(seed: int) -> list[str]:

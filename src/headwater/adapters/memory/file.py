@@ -48,7 +48,7 @@ class MemoryFile:
             self.wake()
 
     async def news(self, timeout: float | None) -> None:
-        """Wait until something is committed or a transaction ends, at most `timeout` seconds."""
+        """Wait until the log grows or a transaction ends, at most `timeout` seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None
         try:
@@ -119,4 +119,5 @@ class Change:
                 cells.pop(key, None)
             else:
                 cells[key] = value
-        self.file.wake()
+        if self.log:
+            self.file.wake()
