@@ -71,6 +71,7 @@ class Universe:
         self.scene = Scene(self.loop, self.trace, self.faults, MemoryBroker(4), self.post.send, retry, self._fallen)
         self.processes = {seat.name: Process(seat) for service in SERVICES for seat in self._seats(service)}
         self.ended: asyncio.Future[None] = self.loop.create_future()
+        self.lasted = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
 
     def _seats(self, service: str) -> list[Seat]:
@@ -96,7 +97,7 @@ class Universe:
         return TrialResult(
             faults >= FEWEST_FAULTS and messages >= FEWEST_MESSAGES,
             self.violations,
-            facts={"messages": messages, "faults": faults, "virtual seconds": round(self.loop.time())},
+            facts={"messages": messages, "faults": faults, "virtual seconds": round(self.lasted, 6)},
         )
 
     def violated(self, what: str) -> None:
@@ -109,6 +110,7 @@ class Universe:
     async def _live(self) -> None:
         story = self.loop.create_task(self._story())
         await asyncio.wait({story, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+        self.lasted = self.loop.time()
         self.faults.on = self.trace.told = False
         if story.done():
             story.result()
