@@ -121,7 +121,7 @@ def _write_flows(change: Change, one: WriteSet) -> None:
 
 def _write_rows(change: Change, upsert: Upsert) -> None:
     table = upsert.table
-    if change.get(TABLES, table.name) is None:
+    if (upsert.rows or upsert.deleted) and change.get(TABLES, table.name) is None:
         raise missing(table)
     for key in upsert.deleted:
         change.drop(rows_table(table), pack_key(table, key))

@@ -124,6 +124,10 @@ class TablePromises(DatabaseCase):
         assert await database.find(EVERYTHING, {"a_boolean": False}, 10) == [full]
 
     @promise
+    async def test_writing_no_rows_needs_no_table(self, database: Database, clock: VirtualClock) -> None:
+        await committing(database, rows_of(TOTALS))
+
+    @promise
     async def test_a_row_that_was_read_is_the_readers_own(self, database: Database, clock: VirtualClock) -> None:
         await database.create_table(EVERYTHING)
         value = {"list": [1]}
