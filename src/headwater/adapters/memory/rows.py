@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,21 @@ Row = tuple[Any, ...]
 def _integer(value: Any) -> int:
     if not -(2**63) <= value < 2**63:
         raise OverflowError("an integer column holds 64 bits")
+    if value != int(value):
+        raise ValueError(f"{value!r} is no integer")
     return int(value)
+
+
+def _real(value: Any) -> float:
+    if math.isnan(value):
+        raise ValueError("a real column holds numbers")
+    return float(value)
+
+
+def _boolean(value: int) -> bool:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no boolean")
+    return bool(value)
 
 
 def _text(value: str) -> str:
@@ -27,9 +42,9 @@ def _text(value: str) -> str:
 PACK: dict[str, Callable[[Any], Any]] = {
     "text": _text,
     "integer": _integer,
-    "real": float,
-    "boolean": bool,
-    "bytes": bytes,
+    "real": _real,
+    "boolean": _boolean,
+    "bytes": lambda value: bytes(memoryview(value)),
     "json": msgspec.json.encode,
 }
 

@@ -127,6 +127,8 @@ def _write_rows(change: Change, upsert: Upsert) -> None:
         change.drop(rows_table(table), pack_key(table, key))
     for row in upsert.rows:
         packed = pack(table.columns, row)
+        if None in packed[: table.keys]:
+            raise DatabaseError(f"a row of {table.name} has no key")
         change.put(rows_table(table), packed[: table.keys], packed)
 
 

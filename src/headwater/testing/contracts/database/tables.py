@@ -128,6 +128,17 @@ class TablePromises(DatabaseCase):
         await committing(database, rows_of(TOTALS))
 
     @promise
+    async def test_a_row_that_does_not_fit_fells_its_set(self, database: Database, clock: VirtualClock) -> None:
+        await database.create_table(EVERYTHING)
+        nothing: list[Any] = [None] * 6
+        wrong = [(1, "many"), (1, 1.5), (2, float("nan")), (3, "yes"), (4, "text"), (4, 5)]
+        rows = [(None, *nothing), *(("k", *nothing[:at], value, *nothing[at + 1 :]) for at, value in wrong)]
+        for row in rows:
+            assert isinstance(await commit_one(database, appending(upserts=rows_of(EVERYTHING, row).upserts)), Failed)
+        assert await database.find(EVERYTHING, {}, 10) == []
+        assert await database.head() == 0
+
+    @promise
     async def test_a_row_that_was_read_is_the_readers_own(self, database: Database, clock: VirtualClock) -> None:
         await database.create_table(EVERYTHING)
         value = {"list": [1]}

@@ -4,6 +4,10 @@
         async def make(self, tmp_path, clock): ...      # fresh, opened
         async def reopen(self, database): ...           # a new handle on the data of one that was closed
 
+    class TestMyChannel(ChannelProperties):
+        async def make(self, tmp_path, clock): ...      # without messages, opened
+        async def reopen(self, channel): ...            # a new handle of the same data; the old one may be open
+
 They need Hypothesis: `pip install 'headwater[testing]'`. `examples` and `steps` say how much is tried; without a `seed` the
 same is tried every time.
 """
@@ -20,8 +24,9 @@ except ImportError as error:
         f"the properties need {error.name}, which is not installed; run: pip install 'headwater[testing]'"
     ) from error
 
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("database", "search", "seeing")))
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("channel", "database", "ledger")))
 
+from headwater.testing.contracts.properties.channel import ChannelProperties
 from headwater.testing.contracts.properties.database import DatabaseProperties
 
-__all__ = ["DatabaseProperties"]
+__all__ = ["ChannelProperties", "DatabaseProperties"]

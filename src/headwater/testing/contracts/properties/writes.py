@@ -130,7 +130,21 @@ everything = st.builds(
         max_size=2,
     ),
 )
-unfit = st.sampled_from([Upsert(UNMADE, [("a", 1)]), Upsert(TOTALS, [("a",)]), Upsert(TOTALS, [("a", "many")])])
+unfit = st.sampled_from(
+    [
+        Upsert(UNMADE, [("a", 1)]),
+        Upsert(TOTALS, [("a",)]),
+        Upsert(TOTALS, [("a", "many")]),
+        Upsert(TOTALS, [("a", 1.5)]),
+        Upsert(TOTALS, [(None, 1)]),
+        Upsert(EVERYTHING, [("k", None, None, float("nan"), None, None, None)]),
+        Upsert(EVERYTHING, [("k", None, None, None, None, "text", None)]),
+        Upsert(EVERYTHING, [("k", None, None, None, None, 5, None)]),
+        Upsert(EVERYTHING, [("k", None, None, None, "yes", None, None)]),
+    ]
+)
+"""Rows that no table takes."""
+
 
 PARTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "appends": appends,
