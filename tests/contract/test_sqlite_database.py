@@ -133,6 +133,21 @@ def test_processes_share_a_file_and_what_one_was_answered_survives_its_kill(tmp_
     asyncio.run(main())
 
 
+def test_a_program_that_does_not_take_our_lock_is_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending()])
+            other = apsw.Connection(str(database.file.path))
+            other.execute("BEGIN IMMEDIATE; DELETE FROM events")
+            task = asyncio.create_task(database.commit([appending()]))
+            await asyncio.sleep(0.1)
+            other.execute("COMMIT")
+            other.close()
+            assert [type(answer) for answer in await task] == [Committed]
+
+    asyncio.run(main())
+
+
 def test_an_unknown_outcome_names_its_command_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with opened(tmp_path) as database:

@@ -118,10 +118,13 @@ def test_without_hints_a_look_now_and_then_finds_it(ear: Ear) -> None:
     ear.wake._folder = None
 
     async def main() -> None:
-        task = asyncio.create_task(ear.wake.wait(ear.waiting, 5))
+        task = asyncio.create_task(ear.wake.wait(ear.waiting, 3_600))
         await asyncio.sleep(0.05)
         ear.write()
-        assert await task is True
+        done, _ = await asyncio.wait([task], timeout=5)
+        task.cancel()
+        assert done, "nobody looked"
+        assert task.result() is True
 
     asyncio.run(main())
 

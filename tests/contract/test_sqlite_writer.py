@@ -275,6 +275,26 @@ def test_a_loan_that_fell_as_a_whole_writes_nothing_outside_a_transaction(tmp_pa
     asyncio.run(main())
 
 
+def test_a_writer_has_the_lock_of_its_file_for_as_long_as_its_transaction(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path) as desk:
+            other, free = desk.file.lock(), []
+            work = desk.work
+
+            def look(connection: apsw.Connection, requests: Sequence[Any]) -> list[int]:
+                free.append(other.take())
+                return work(connection, requests)
+
+            desk.writer._work = look
+            await desk.writer.submit([1])
+            async with desk.writer.exclusive():
+                free.append(other.take())
+            other.close()
+            assert free == [False, False]
+
+    asyncio.run(main())
+
+
 def test_a_program_that_does_not_take_our_lock_is_waited_for(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path) as desk:

@@ -26,7 +26,8 @@ from headwater import (
     evolve,
 )
 from headwater.adapters.memory import MemoryDatabase
-from headwater.database import Failed
+from headwater.database import Collision, Failed, WriteSet
+from headwater.message import JSON, Draft
 from headwater.store import Append
 from headwater.testing.harness import Harness
 from tests.flow.rig import any_set, failing_commits, log_of, played
@@ -70,6 +71,11 @@ class Taken(Event):
 class Odd(Event):
     account: str
     where: str
+
+
+class Begun(Event, version=2):
+    account: str
+    cents: int
 
 
 class Foreign(Event, service="elsewhere", category="Thing"):
@@ -119,7 +125,7 @@ class Account(Aggregate, key="account"):
         return Odd(command.account, command.where)
 
     @evolve
-    def opened(self, event: Opened) -> None:
+    def opened(self, event: Opened | Begun) -> None:
         self.cents += event.cents
         self.seen += 1
 
@@ -625,10 +631,19 @@ async def test_an_aggregate_is_loaded_as_it_was():
 
 
 @played
+async def test_an_aggregate_is_folded_from_events_of_older_versions():
+    app = bank()
+    app.upcast("bank.Begun", 1)(lambda fields: {**fields, "cents": fields["cents"] * 100})
+    async with Harness(app) as world:
+        old = Draft("event", "old-1", "bank.Begun", 1, JSON, world.clock.now(), b'{"account":"a","cents":3}', b"{}")
+        await world.databases["bank"].commit([WriteSet(appends=[Append("bank.Account/a", 0, [old])])])
+        assert (await app.send(Take("a", 250))).version == 2
+        assert (await app.load(Account, "a")).cents == 50
+
+
+@played
 async def test_an_append_with_nothing_still_expects_its_version():
     """What `test_no_events_are_decided_on_the_newest_state_too` rests on."""
-    from headwater.database import Collision, WriteSet
-
     app = bank()
     async with Harness(app) as world:
         await app.send(Open("a", 3))

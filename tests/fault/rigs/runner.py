@@ -190,6 +190,8 @@ def _one(module: Rig, seed: int, wanted: Wanted, tell: Callable[[str], None] | N
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rigs that are named, or all; 1 if a promise broke or no fault took effect, 130 after Ctrl-C."""
     options = _parse(arguments)
+    if options.plants:
+        return plants().main(options.rigs, as_json=options.json, keep=options.scorecard)
     logging.getLogger("headwater").addHandler(logging.NullHandler())
     wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None)
     reports: list[Report] = []
@@ -232,11 +234,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="how long each rig may take, or `soak` lasts")
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
+    parser.add_argument(
+        "--plants", action="store_true", help="plant the bugs of these names, or all: each must be caught"
+    )
     options = parser.parse_args(arguments)
+    what, known = ("plant", plants().names()) if options.plants else ("rig", names())
     for name in options.rigs:
-        if not is_rig(name):
-            parser.error(f"there is no rig {name!r}; there are: {', '.join(names())}")
+        if name not in known:
+            parser.error(f"there is no {what} {name!r}; there are: {', '.join(known)}")
     return options
+
+
+def plants() -> Any:
+    """What plants bugs, which in turn needs the rigs."""
+    return importlib.import_module("tests.fault.plants.prove")
 
 
 def _positive(text: str) -> int:

@@ -1,0 +1,81 @@
+"""What catches planted bugs: a rig, by seed, or a test of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any
+
+import pytest
+
+from tests.fault.rigs.runner import rig
+from tests.fault.rigs.trial import TrialResult
+
+FAILED = r": (AssertionError|Failed)\b"
+QUIET = ("-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A rig: a trial is one of its seeds, whatever it makes of one; `call` names another function of it and its arguments."""
+
+    name: str
+    says: str
+    seeds: Sequence[int] = range(1, 101)
+    slow: bool = False
+    call: str = "one_trial"
+    arguments: tuple[Any, ...] = ()
+
+    def attempt(self, seed: int) -> list[str]:
+        """Make the trial of a seed."""
+        found: TrialResult = getattr(rig(self.name), self.call)(seed, *self.arguments)
+        return found.violations
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tests by pytest's words for them, run in this process; a failure is told as `test: error: message`."""
+
+    test: str
+    says: str = FAILED
+    seeds: Sequence[int] = (0,)
+    slow: bool = False
+
+    @property
+    def name(self) -> str:
+        """The test alone."""
+        return self.test.rpartition("::")[2]
+
+    def attempt(self, seed: int) -> list[str]:
+        """Run the tests. Raises LookupError where there are none."""
+        listener = Listener()
+        pytest.main([*QUIET, self.test], plugins=[listener])
+        if not listener.ran:
+            raise LookupError(f"{self.test} was not run")
+        return listener.failures
+
+
+def warm_up(suites: Sequence[Suite]) -> None:
+    """Have the modules of some tests imported, so that a forked process need not."""
+    with redirect_stdout(StringIO()):
+        pytest.main([*QUIET, "--collect-only", *sorted({one.test.partition("::")[0] for one in suites})])
+
+
+@dataclass
+class Listener:
+    """Hears what became of each test."""
+
+    ran: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Keep the error of a test that failed where it was called, not where it was prepared."""
+        report = yield
+        if call.when == "call":
+            self.ran += not report.skipped
+            if report.failed and call.excinfo is not None:
+                self.failures.append(f"{item.name}: {call.excinfo.typename}: {call.excinfo.value}")
+        return report
