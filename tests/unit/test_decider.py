@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -269,3 +270,70 @@ def test_a_function_whose_message_cannot_be_told_is_refused(function, what):
     with pytest.raises(DeclarationError, match=what) as caught:
         argument_types(function)
     assert function.__name__ in str(caught.value)
+
+
+# --- what a class statement makes of its fields, at the time it is run ---
+
+
+def test_the_state_is_the_annotated_fields_with_their_defaults():
+    class Order(Aggregate, key="order"):
+        owner: str = "ada"
+        cents: int = 5
+        LIMIT: ClassVar[int] = 50
+        _hidden: int = 7
+
+    class Gift(Order):
+        note: str = ""
+
+    assert repr(Order()) == "Order(owner='ada', cents=5)"
+    assert repr(Gift(note="hi")) == "Gift(owner='ada', cents=5, note='hi')"
+    assert Order() == Order(owner="ada", cents=5) != Gift()
+
+
+def test_states_share_nothing_that_can_change():
+    class Order(Aggregate, key="order"):
+        lines: dict[str, list[int]] = {"a": []}
+        seen: set[str] = set()
+
+    first, second = Order(), Order()
+    first.lines["a"].append(1)
+    first.seen.add("x")
+    assert (second.lines, second.seen) == ({"a": []}, set())
+    assert (Order().lines, Order().seen) == ({"a": []}, set())
+
+
+def test_an_aggregate_is_stored_under_its_class_name_unless_it_says_otherwise():
+    class Order(Aggregate, key="order"):
+        pass
+
+    class Basket(Aggregate, key="order", category="shop.Cart"):
+        pass
+
+    assert [decider_of(one, "shop").category for one in (Order, Basket)] == ["shop.Order", "shop.Cart"]
+
+
+class Ship(Command):
+    number: int
+
+    @property
+    def order(self) -> str:
+        return f"order-{self.number}"
+
+
+def test_the_key_of_a_command_may_be_a_property():
+    class Order(Aggregate, key="order"):
+        @decide
+        def ship(self, command: Ship) -> None:
+            return None
+
+    assert list(decider_of(Order, "shop").decide) == [Ship]
+
+
+def test_a_function_that_takes_no_message_is_named_in_the_error():
+    def nothing() -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"^test_.*nothing must take a message"):
+        argument_types(nothing)
+    partial = functools.partial(nothing)
+    with pytest.raises(DeclarationError, match=r"^functools\.partial\(.*nothing.* must take a message"):
+        argument_types(partial)

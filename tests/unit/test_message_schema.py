@@ -356,3 +356,40 @@ def test_a_pydantic_model_is_held_to_its_own_rules():
     for data in (b'{"order":"o-1"}', b'{"order":1,"when":"2026-01-01"}', b"{", b"[]"):
         with pytest.raises(SchemaError, match="version 1"):
             schema.decode("shop.Billed", 1, data)
+
+
+# --- what is said of a type, and of what cannot be stored ---
+
+
+def test_a_stream_without_a_tenant_has_no_prefix():
+    assert stream_of("bank.Account", "a") == "bank.Account/a"
+
+
+def test_a_type_keeps_the_category_it_was_declared_with():
+    class Ordered(Event, category="shop.Order"):
+        order: str
+
+    assert Schema("mail").add(Ordered).category == "shop.Order"
+
+
+class Counted(Event):
+    value: float
+
+
+def test_only_a_number_that_is_none_is_explained_by_json():
+    class Priced(Event):
+        cents: Annotated[int, msgspec.Meta(ge=0)]
+
+    with pytest.raises(SchemaError, match=r"\.value` \(JSON has no NaN or infinity\)$"):
+        Schema("bank").add(Counted).to_bytes(Counted(math.nan))
+    with pytest.raises(SchemaError, match=r"\$\.cents`$"):
+        Schema("bank").add(Priced).to_bytes(Priced(-1))
+
+
+def test_a_dataclass_that_cannot_be_compared_is_refused():
+    @dataclass(eq=False)
+    class Opened:
+        owner: str
+
+    with pytest.raises(DeclarationError, match="eq=False"):
+        Schema("bank").add(Opened, Declared("event"))

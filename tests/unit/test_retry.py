@@ -109,3 +109,42 @@ def test_what_was_under_way_when_it_opened_is_no_failed_probe(clock):
     for number in range(50):
         one.failure(f"key-{number}")
     assert rests(one, clock) == 1.0
+
+
+# --- what stands where nothing is said ---
+
+
+def test_ten_successes_earn_a_retry_and_a_hundred_are_saved_at_most():
+    budget = Budget()
+    assert sum(budget.spend() for _ in range(200)) == 100
+    budget.earn(9)
+    assert not budget.spend()
+    budget = Budget(most=1.0)
+    assert [budget.spend(), budget.spend()] == [True, False]
+    budget.earn(10)
+    assert [budget.spend(), budget.spend()] == [True, False]
+
+
+def test_a_success_is_counted_once():
+    budget = Budget(share=0.5, most=1.0)
+    assert budget.spend()
+    budget.earn()
+    assert not budget.spend()
+    budget.earn()
+    assert budget.spend()
+
+
+def test_a_breaker_opens_after_twenty_keys_for_a_second_and_thirty_at_most(clock):
+    breaker = Breaker(clock.monotonic)
+    for number in range(19):
+        breaker.failure(f"k{number}")
+    assert not breaker.resting()
+    breaker.failure("k19")
+    rests = []
+    for _ in range(8):
+        began = clock.monotonic()
+        rests.append(round(breaker.until - began))
+        clock.advance(breaker.until - began)
+        assert not breaker.resting()
+        breaker.failure("k0")
+    assert rests == [1, 2, 4, 8, 16, 30, 30, 30]

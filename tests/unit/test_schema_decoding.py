@@ -214,3 +214,61 @@ def test_two_upcasters_from_one_version_are_refused():
     schema = upcasting()
     with pytest.raises(DeclarationError, match="two upcasters"):
         schema.upcast("bank.NewAccount", 1, lambda fields: fields)
+
+
+# --- names, and what an error says ---
+
+
+def test_the_names_of_a_class_are_its_own_and_those_that_lead_to_it():
+    schema = Schema("bank")
+    schema.add(Withdrawn)
+    schema.add(Measured)
+    assert schema.names(Withdrawn) == {"bank.Withdrawn"}
+    schema.upcast("bank.Taken", 1, lambda fields: fields, to="bank.Withdrawn")
+    schema.upcast("old.Taken", 1, lambda fields: fields, to="bank.Taken")
+    schema.upcast("bank.Gauged", 1, lambda fields: fields, to="bank.Measured")
+    assert schema.names(Withdrawn) == {"bank.Withdrawn", "bank.Taken", "old.Taken"}
+    assert schema.names(Measured) == {"bank.Measured", "bank.Gauged"}
+
+
+def test_a_name_is_known_by_its_class_or_by_an_upcaster():
+    schema = Schema("bank")
+    schema.add(Withdrawn)
+    schema.upcast("bank.Taken", 1, lambda fields: fields, to="bank.Withdrawn")
+    assert [schema.knows(name) for name in ("bank.Withdrawn", "bank.Taken", "bank.Other")] == [True, True, False]
+
+
+def test_a_schema_that_knows_nothing_says_so():
+    with pytest.raises(SchemaError, match=r": none$"):
+        Schema("bank").named("bank.Withdrawn")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ValueError("no cents"), r"version 1: no cents$"), (KeyError("cents"), r"version 1: KeyError: 'cents'$")],
+    ids=["value", "other"],
+)
+def test_an_error_of_an_upcaster_is_told_in_its_own_words(error, said):
+    def fail(fields: dict[str, Any]) -> dict[str, Any]:
+        raise error
+
+    schema = Schema("bank")
+    schema.add(Withdrawn, Declared("event", version=2))
+    schema.upcast("bank.Withdrawn", 1, fail)
+    with pytest.raises(SchemaError, match=said):
+        schema.decode("bank.Withdrawn", 1, b"{}")
+
+
+def test_a_key_twice_is_refused_where_the_class_cannot_be_written_again():
+    @dataclass
+    class Opened:
+        owner: str
+
+        def __post_init__(self) -> None:
+            self.owner = object()  # type: ignore[assignment]
+
+    schema = Schema("bank")
+    schema.add(Opened, Declared("event"))
+    assert schema.decode_strict("bank.Opened", 1, b'{"owner":"ada"}')
+    with pytest.raises(SchemaError, match=r"not strict JSON: an object has the same key twice$"):
+        schema.decode_strict("bank.Opened", 1, b'{"owner":"ada","owner":"ada"}')
