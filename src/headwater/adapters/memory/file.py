@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from headwater.errors import DatabaseError
@@ -49,20 +48,27 @@ class MemoryFile:
 
     async def news(self, timeout: float | None) -> None:
         """Wait until the log grows or a transaction ends, at most `timeout` seconds."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiting[waiter] = None
+        time_over = loop.call_later(timeout, _wake, waiter) if timeout is not None else None
         try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(waiter, timeout)
+            await waiter
         finally:
             self._waiting.pop(waiter, None)
+            if time_over is not None:
+                time_over.cancel()
 
     def wake(self) -> None:
         """Tell all that wait to look again."""
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Change:
