@@ -48,7 +48,7 @@ class Collision(Struct, frozen=True, gc=False):
     what: str
 
 
-class Failed(Struct, frozen=True, gc=False):
+class Failed(Struct, frozen=True):
     """The database could not write this set even alone; nothing of it is stored."""
 
     error: HeadwaterError
