@@ -16,21 +16,27 @@ from headwater.consumer.feed import Feed
 from headwater.consumer.sources import LogSource
 from headwater.database import WriteSet
 from headwater.repair import Asking
-from tests.fault.plants.detectors import Rig, Suite
+from tests.fault.plants.detectors import Rig, Suite, kill
 from tests.fault.plants.plant import Patch, Promise, planted
 
 JUDGE: Any = importlib.import_module("headwater.database.judge")
 DELIVERY = "tests/flow/test_delivery.py::"
+NEVER = "has not come to an end|never|lost|missing"
+"""What is lost is waited for in vain."""
 GAPS = "tests/flow/test_gaps.py::"
 
 
-@planted(Promise.NOTHING_LOST, Rig("simulate", "did not come to rest"))
+@planted(Promise.NOTHING_LOST, Rig("simulate", "did not come to rest"), kill("feed.acknowledged", NEVER))
 def acknowledge_first() -> Patch:
     """A batch is acknowledged before anybody has custody of it."""
     run = Feed._run
 
     async def early(self: Any, batch: Any) -> None:
         await self.source.acknowledge(batch)
+        file = getattr(getattr(self.source, "subscription", None), "_file", None)
+        if file is not None:
+            await file.flush()
+        fault.point("feed.acknowledged")
         with mock.patch.object(type(self.source), "acknowledge", _nothing):
             await run(self, batch)
 
@@ -54,7 +60,7 @@ def mark_set_from_anywhere() -> Patch:
     return mock.patch.object(JUDGE, "_inbox_broken", lambda write, facts: "")
 
 
-@planted(Promise.EFFECT_ONCE, Rig("simulate", "neither done nor held"))
+@planted(Promise.EFFECT_ONCE, Rig("simulate", "neither done nor held"), kill("consumer.ran", NEVER))
 def mark_before_effect() -> Patch:
     """Marks and checkpoints are committed before the effects, in a transaction of their own."""
     run = Consumer._run

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from tests.fault.rigs.runner import rig
 from tests.fault.rigs.trial import TrialResult
 
 FAILED = r": (AssertionError|Failed)\b"
-QUIET = ("-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist")
+ROOT = Path(__file__).parents[3]
+IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
+"""What a rig has imported before is not rewritten, which only makes its assertions less wordy."""
+QUIET = ("-q", "-c", str(ROOT / "pyproject.toml"), "-W", IMPORTED, "-p", "no:cacheprovider", "-p", "no:xdist")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Rig:
         return found.violations
 
 
+def kill(point: str, says: str) -> Rig:
+    """The rig `kill` with all of its kills at one fault point."""
+    return Rig("kill", says, range(1, 6), slow=True, call="world", arguments=((point,) * 10, 8.0))
+
+
 @dataclass(frozen=True)
 class Suite:
     """Tests by pytest's words for them, run in this process; a failure is told as `test: error: message`."""
@@ -51,7 +60,7 @@ class Suite:
     def attempt(self, seed: int) -> list[str]:
         """Run the tests. Raises LookupError where there are none."""
         listener = Listener()
-        pytest.main([*QUIET, self.test], plugins=[listener])
+        pytest.main([*QUIET, str(ROOT / self.test)], plugins=[listener])
         if not listener.ran:
             raise LookupError(f"{self.test} was not run")
         return listener.failures
@@ -60,7 +69,7 @@ class Suite:
 def warm_up(suites: Sequence[Suite]) -> None:
     """Have the modules of some tests imported, so that a forked process need not."""
     with redirect_stdout(StringIO()):
-        pytest.main([*QUIET, "--collect-only", *sorted({one.test.partition("::")[0] for one in suites})])
+        pytest.main([*QUIET, "--collect-only", *sorted({str(ROOT / one.test.partition("::")[0]) for one in suites})])
 
 
 @dataclass

@@ -12,7 +12,7 @@ from headwater.consumer.feed import Feed
 from headwater.consumer.once import Once
 from headwater.inbox import Reason
 from headwater.retry import Breaker
-from tests.fault.plants.detectors import Rig, Suite
+from tests.fault.plants.detectors import Rig, Suite, kill
 from tests.fault.plants.plant import Patch, Promise, planted
 
 CRASHES = "tests/flow/test_crashes.py::"
@@ -96,6 +96,7 @@ def attempts_counted_after() -> Patch:
     Promise.EFFECT_ONCE,
     Suite(f"{ONCE}test_a_call_that_fails_otherwise_is_uncertain_listed_and_never_repeated"),
     Suite(f"{ONCE}test_a_crash_in_between_is_uncertain_and_a_crash_after_is_not"),
+    kill("once.called", "told outside|twice"),
 )
 def once_repeated_blindly() -> Patch:
     """An outside effect whose outcome is not known is tried again."""

@@ -10,6 +10,7 @@ from unittest import mock
 
 import apsw
 
+from headwater import fault
 from headwater.adapters.memory import writing
 from headwater.adapters.sqlite import SqliteDatabase, tables, writer, writes
 from headwater.adapters.sqlite.file import PRAGMAS, File
@@ -19,7 +20,7 @@ from headwater.adapters.sqlite.transaction import SqliteTransaction
 from headwater.adapters.sqlite.writer import Writer
 from headwater.database import Collision, Facts, Judgement, WriteSet, judge
 from headwater.errors import Unknown
-from tests.fault.plants.detectors import Rig, Suite
+from tests.fault.plants.detectors import Rig, Suite, kill
 from tests.fault.plants.plant import Patch, Promise, patched, planted
 
 CONTRACT = "tests/contract/test_database_sqlite.py::TestSqliteDatabase::"
@@ -36,6 +37,7 @@ def normal_instead_of_full() -> Patch:
     Promise.DURABLE,
     Suite(f"{WRITER}test_an_error_of_the_disk_at_commit_is_unknown_for_all"),
     Rig("power", "lost", range(2, 6, 2)),
+    kill("sqlite.written", "was read as|lost|acknowledged"),
 )
 def group_commit_answers_before_commit() -> Patch:
     """Callers are told their results while the transaction is open."""
@@ -48,6 +50,7 @@ def group_commit_answers_before_commit() -> Patch:
                     results = list(self._work(connection, ticket.requests))
                     writer._answer(ticket.loop, [(ticket.future, results)])
                 time.sleep(0.002)
+                fault.point("sqlite.written")
                 self._commit(connection)
             except Unknown:
                 pass  # they have been answered
