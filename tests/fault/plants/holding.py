@@ -66,13 +66,13 @@ def redrive_out_of_order() -> Patch:
 )
 def killed_batch_charged_as_a_whole() -> Patch:
     """Every message that was in flight at a crash is charged an attempt."""
-    begin = Feed.begin
+    suspect = Feed._suspect
 
-    async def charge(self: Any) -> None:
-        await begin(self)
+    async def charge(self: Any, batch: Any) -> None:
+        await suspect(self, batch)
         self._crashed |= self._suspects
 
-    return mock.patch.object(Feed, "begin", charge)
+    return mock.patch.object(Feed, "_suspect", charge)
 
 
 @planted(

@@ -12,7 +12,7 @@ from headwater.adapters.sqlite import lease
 from headwater.adapters.sqlite.lease import LeaseHolder, SqliteLease
 from headwater.adapters.sqlite.wake import Listener
 from headwater.database import WriteSet
-from tests.fault.plants.detectors import Rig, Suite
+from tests.fault.plants.detectors import Suite
 from tests.fault.plants.plant import Patch, Promise, planted
 
 JUDGE: Any = importlib.import_module("headwater.database.judge")
@@ -23,7 +23,6 @@ LEASE = "tests/contract/test_sqlite_lease.py::"
 @planted(
     Promise.EFFECT_ONCE,
     Suite(f"{CONTRACT}test_a_set_of_another_epoch_writes_nothing"),
-    Rig("simulate", "wrote under the lease"),
 )
 def lease_without_epoch() -> Patch:
     """Who once had a lease writes under it for ever."""
