@@ -114,9 +114,10 @@ def new_order(number: int, events: int, meta: bytes | None = None, key: CommandK
 
 def new_stream(number: int, events: int) -> WriteSet:
     """The same with data that was encoded before."""
-    meta = f'{{"correlation":"{order_id(number)}"}}'.encode()
+    order = order_id(number)
+    meta = b"A" + order.bytes  # packed: a correlation and nothing else
     drafts = [draft(version, any_json(version), meta) for version in range(1, events + 1)]
-    return WriteSet(appends=[Append(stream(number), 0, drafts)])
+    return WriteSet(appends=[Append(f"{CATEGORY}/{order}", 0, drafts)])
 
 
 async def fill(database: SqliteDatabase, orders: Iterable[int], meta: bytes | None = None) -> None:

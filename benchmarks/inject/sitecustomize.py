@@ -13,18 +13,20 @@ TOGETHER = 50
 def _watch(file: Path) -> None:
     from headwater.adapters.sqlite.lock import FileLock  # noqa: PLC0415 - only where it is asked for
 
-    enter = FileLock.__enter__
+    take = FileLock.take
 
-    def timed(lock: FileLock) -> None:
+    def timed(lock: FileLock, *, wait: bool = False) -> bool:
         begun = time.perf_counter()
-        enter(lock)
+        if not take(lock, wait=wait):
+            return False
         waits.append((time.time(), time.perf_counter() - begun))
         if len(waits) >= TOGETHER:
             with file.open("a") as out:
                 out.write("".join(f"{json.dumps(wait)}\n" for wait in waits))
             waits.clear()
+        return True
 
-    FileLock.__enter__ = timed  # type: ignore[method-assign]
+    FileLock.take = timed  # type: ignore[method-assign]
 
 
 if folder:

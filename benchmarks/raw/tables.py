@@ -12,7 +12,7 @@ from benchmarks.sample import line_json, order_id
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
-    position INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
+    position INTEGER PRIMARY KEY, stream TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT NOT NULL,
     id ANY NOT NULL, type TEXT NOT NULL, type_version INTEGER NOT NULL, codec INTEGER NOT NULL, time INTEGER NOT NULL,
     previous INTEGER NOT NULL, data ANY NOT NULL, meta ANY NOT NULL) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS events_by_stream ON events (stream, version);
@@ -28,7 +28,7 @@ KEY = "INSERT INTO command_keys VALUES "
 HISTORY = "SELECT type, CAST(data AS BLOB) FROM events WHERE stream = ? ORDER BY version"
 HASH = bytes(16)
 
-EventRow = tuple[str, int, str, bytes, str, int, int, int, int, str, str]
+EventRow = tuple[str, int, str, bytes, str, int, int, int, int, str, bytes]
 KeyRow = tuple[str, str, bytes, int, int, int]
 
 
@@ -52,9 +52,8 @@ def event_row(number: int, version: int, encoded: bytes = b"") -> EventRow:
     mark = order.int.to_bytes(16, "big")
     name = "bench.Placed" if version == 1 else "bench.LineAdded"
     data = (encoded or line_json(str(order), version)).decode()
-    meta = f'{{"correlation":"{order}"}}'
     return (
-        stream(number), version, "event", mark, name, 1, 0, time.time_ns() // 1000, version - 1, data, meta
+        f"bench.Order/{order}", version, "event", mark, name, 1, 0, time.time_ns() // 1000, version - 1, data, b"A" + mark
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 CANONICAL: Final = "1970-01-01T00:00:00.000000Z"
 """What `iso` writes."""
+UUID_LENGTH: Final = 36
+UUID_BYTES: Final = 16
 
 
 class Clock(Protocol):
@@ -40,8 +42,27 @@ class Clock(Protocol):
 def uuid7(microseconds: int, chance: int) -> str:
     """The UUIDv7 of a time in microseconds and 62 random bits (RFC 9562; the part of a millisecond goes into `rand_a`)."""
     milliseconds, rest = divmod(microseconds, 1000)
-    value = (milliseconds << 80) | (7 << 76) | ((rest * 4096 // 1000) << 64) | (2 << 62) | chance
-    text = f"{value:032x}"
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - a third faster, and there is one a message
+        milliseconds >> 16,
+        milliseconds & 0xFFFF,
+        rest * 4096 // 1000,
+        0x8000 | chance >> 48,
+        chance & 0xFFFF_FFFF_FFFF,
+    )
+
+
+def uuid_bytes(text: str) -> bytes:
+    """The 16 bytes of a UUID in its usual form, in which `uuid_text` gives it back. Raises ValueError for any other text."""
+    digits = text.replace("-", "")
+    found = bytes.fromhex(digits)
+    if len(text) != UUID_LENGTH or len(found) != UUID_BYTES or found.hex() != digits or text[8:24:5] != "----":
+        raise ValueError(f"{text!r} is no UUID in its usual form")
+    return found
+
+
+def uuid_text(found: bytes) -> str:
+    """The usual form of a UUID of 16 bytes."""
+    text = found.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, dataclass_transform
 import msgspec
 from msgspec import Struct
 
+from headwater.clock import uuid_bytes, uuid_text
+
 Kind = Literal["event", "command", "reply", "timer", "control"]
 
 JSON: Final = 0
@@ -148,8 +150,74 @@ class Message(Struct, frozen=True, gc=False):
         return self.stream
 
 
-encode_metadata = msgspec.json.Encoder().encode
-decode_metadata = msgspec.json.Decoder(Metadata).decode
+encode_metadata_as_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(Metadata).decode
+
+PACKED: Final = 0x40
+"""The first byte of packed metadata, plus a bit for each of these that follows: no JSON begins with it."""
+CORRELATION: Final = 1
+CAUSATION: Final = 2
+TRACE: Final = 4
+PACKED_END: Final = PACKED + 8
+TRACE_BYTES: Final = 25
+
+
+def encode_metadata(metadata: Metadata) -> bytes:
+    """Metadata as it is stored: packed, or as JSON where an id is no UUID or a value is of another unusual form.
+
+    Packed is a byte of marks, then correlation and causation in 16 bytes each and the traceparent in 25, as far as there
+    are any, then the actor, and after a NUL the tenant, in UTF-8.
+    """
+    if "\0" in metadata.actor or "\0" in metadata.tenant:
+        return encode_metadata_as_json(metadata)
+    marks, packed = PACKED, b""
+    try:
+        if metadata.correlation_id:
+            marks |= CORRELATION
+            packed = uuid_bytes(metadata.correlation_id)
+        if metadata.causation_id:
+            marks |= CAUSATION
+            packed += uuid_bytes(metadata.causation_id)
+        if metadata.traceparent:
+            marks |= TRACE
+            packed += _trace_bytes(metadata.traceparent)
+    except ValueError:
+        return encode_metadata_as_json(metadata)
+    rest = f"{metadata.actor}\0{metadata.tenant}" if metadata.tenant else metadata.actor
+    return bytes((marks,)) + packed + rest.encode()
+
+
+def decode_metadata(data: bytes) -> Metadata:
+    """Metadata as it was stored, in either form."""
+    marks = data[0] if data else 0
+    if not PACKED <= marks < PACKED_END:
+        return _decode_json(data)
+    correlation = causation = trace = actor = tenant = ""
+    place = 1
+    if marks & CORRELATION:
+        correlation = uuid_text(data[1:17])
+        place = 17
+    if marks & CAUSATION:
+        causation = uuid_text(data[place : place + 16])
+        place += 16
+    if marks & TRACE:
+        trace = _trace_text(data[place : place + 25])
+        place += 25
+    if place < len(data):
+        actor, _, tenant = data[place:].decode().partition("\0")
+    return Metadata(correlation, causation, trace, actor, tenant)
+
+
+def _trace_bytes(text: str) -> bytes:
+    found = bytes.fromhex(text[3:35] + text[36:52] + text[53:])
+    if len(found) != TRACE_BYTES or _trace_text(found) != text:
+        raise ValueError(f"{text!r} is no traceparent of version 00")
+    return found
+
+
+def _trace_text(found: bytes) -> str:
+    text = found.hex()
+    return f"00-{text[:32]}-{text[32:48]}-{text[48:]}"
 
 
 def caused_by(recorded: Recorded, metadata: Metadata) -> bytes:

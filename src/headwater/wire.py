@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from headwater.clock import iso, parse_iso
 from headwater.errors import SchemaError
-from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata
+from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata_as_json
 
 CONTENT_TYPE = "application/json"
 MAX_DIGITS = 18  # fits 64 bits
@@ -103,7 +103,7 @@ def _time(headers: dict[str, str]) -> int:
 
 def _meta(headers: dict[str, str]) -> bytes:
     get = headers.get
-    return encode_metadata(
+    return encode_metadata_as_json(
         Metadata(
             get("correlationid", ""),
             get("causationid", ""),

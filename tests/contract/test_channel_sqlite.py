@@ -188,7 +188,7 @@ def test_a_full_disk_is_a_channel_error_and_work_goes_on_when_there_is_space(tmp
     async def scene(path: Path) -> None:
         channel = await opened(SqliteChannel(path, SystemClock()))
         member = await channel.subscribe("g", ["t"], "m")
-        connection = channel._file._writer._connection  # type: ignore[union-attr]
+        connection = channel._file._writer._session._connection  # type: ignore[union-attr]
         connection.pragma("max_page_count", connection.pragma("page_count") + 4)
         with pytest.raises(ChannelError, match="no space is left"):
             for first in range(0, 1000, 100):

@@ -13,11 +13,14 @@ import apsw
 import pytest
 
 from headwater.adapters.sqlite import SqliteDatabase
-from headwater.adapters.sqlite.writer import Writer
+from headwater.adapters.sqlite.file import File
+from headwater.adapters.sqlite.migrations import migrate
+from headwater.adapters.sqlite.schema import COMPONENT, MIGRATIONS
+from headwater.adapters.sqlite.session import Session
 from headwater.clock import SystemClock
-from headwater.database import Database, Failed, WriteSet
-from headwater.errors import ConfigurationError, DatabaseError, Unknown
-from headwater.message import JSON, Draft
+from headwater.database import Database, Failed, WriteSet, stands
+from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch, Unknown
+from headwater.message import JSON, Draft, Metadata, encode_metadata
 from headwater.store import ANY, Append, CommandKey, Committed
 from headwater.table import Column, Table, Upsert
 from headwater.timer import SagaState
@@ -26,8 +29,13 @@ CLOCK = SystemClock()
 UUID = "0193a5b2-7c1d-7e3f-8a4b-5c6d7e8f9a0b"
 
 
-def appending(stream: str = "bank.Account/a", message_id: str = UUID, data: bytes = b'{"cents":5}') -> WriteSet:
-    draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, b'{"actor":"ada"}')
+ACTOR = encode_metadata(Metadata(actor="ada"))
+
+
+def appending(
+    stream: str = "bank.Account/a", message_id: str = UUID, data: bytes = b'{"cents":5}', meta: bytes = ACTOR
+) -> WriteSet:
+    draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, meta)
     return WriteSet(appends=[Append(stream, ANY, [draft])])
 
 
@@ -81,10 +89,65 @@ def test_other_tools_can_query_the_log_and_cannot_write(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path) as database:
             await database.commit([appending()])
-            sql = "SELECT stream, json_extract(data, '$.cents'), meta ->> 'actor', typeof(data) FROM events"
+            sql = "SELECT stream, json_extract(data, '$.cents'), actor, typeof(data) FROM headwater_events"
             assert await database.query(sql) == [("bank.Account/a", 5, "ada", "text")]
             with pytest.raises(DatabaseError):
                 await database.query("DELETE FROM events")
+
+    asyncio.run(main())
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        Metadata(),
+        Metadata(UUID),
+        Metadata(UUID, UUID.replace("0", "e"), TRACE, "Zoë", "acme"),
+        Metadata("", UUID, "", "", "acme"),
+        Metadata("", "", TRACE, "ada", ""),
+        Metadata("c-1", "m-0", "00-trace", "ada", "acme"),
+        Metadata(UUID.upper(), UUID, TRACE + "00"),
+    ],
+)
+def test_other_tools_read_ids_and_metadata_as_text(tmp_path: Path, metadata: Metadata) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as database:
+            await database.commit([appending(message_id=UUID, meta=encode_metadata(metadata))])
+            sql = "SELECT id, correlation, causation, traceparent, actor, tenant FROM headwater_events"
+            [(found, *values)] = await database.query(sql)
+            assert found == UUID
+            assert Metadata(*(value or "" for value in values)) == metadata
+            assert (await database.read(0, 1))[0].metadata == metadata
+
+    asyncio.run(main())
+
+
+def test_a_file_of_the_first_version_is_upgraded_with_its_rows(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "old.db"
+        migrate(File(path), COMPONENT, MIGRATIONS[:1], now=1)
+        old = apsw.Connection(str(path))
+        row = "'bank.Account/a', {0}, 'event', '{0}', 'bank.Opened', 1, 0, 7, {0} - 1, '{{}}', '{{\"actor\":\"ada\"}}'"
+        for version in (1, 2):
+            old.execute(f"INSERT INTO events VALUES (NULL, {row.format(version)})")
+        old.close()
+        database = SqliteDatabase(path, CLOCK)
+        with pytest.raises(SchemaMismatch, match="headwater db upgrade"):
+            await database.open()
+        await database.open(upgrade=True)
+        found = await database.read(0, 10)
+        assert [(one.position, one.version, one.id, one.metadata.actor) for one in found] == [
+            (1, 1, "1", "ada"),
+            (2, 2, "2", "ada"),
+        ]
+        assert await database.query("SELECT actor FROM headwater_events") == [("ada",), ("ada",)]
+        [answer] = await database.commit([appending()])
+        assert stands(answer).position == 3
+        assert await database.verify() == []
+        await database.close()
 
     asyncio.run(main())
 
@@ -159,7 +222,7 @@ def test_an_unknown_outcome_names_its_command_key(tmp_path: Path, monkeypatch: p
             (append,) = appending().appends
             write = WriteSet(appends=[append], key=CommandKey("", "k", b"h", 1))
             with monkeypatch.context() as patch:
-                patch.setattr(Writer, "_commit", lost)
+                patch.setattr(Session, "commit", lost)
                 keyed, plain = await database.commit([write, appending()])
             assert isinstance(keyed, Unknown)
             assert isinstance(plain, Unknown)
@@ -268,7 +331,6 @@ def test_a_backup_is_a_whole_database(tmp_path: Path) -> None:
     [
         ("DELETE FROM events WHERE position = 2", "has 2 messages up to version 3"),
         ("UPDATE events SET previous = 0 WHERE position = 3", "version 3 names 0"),
-        ("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'events'", "ends at position 3 and its counter at 1"),
         ("UPDATE events SET position = 9 WHERE position = 1", "lies at position 2, before"),
         ("INSERT INTO command_keys VALUES ('acme', 'k', x'', 9, 1, 1)", "command key k of tenant 'acme'"),
     ],
@@ -290,7 +352,7 @@ def test_status_and_statements_show_the_file(tmp_path: Path) -> None:
         async with opened(tmp_path) as database:
             await database.commit([appending()])
             status = await database.status()
-            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 1})
+            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 2})
             assert any(sql.startswith("CREATE TABLE events") for sql in await database.statements())
 
     asyncio.run(main())

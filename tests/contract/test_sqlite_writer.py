@@ -1,4 +1,4 @@
-"""The writer thread: groups, the guilty alone, the unknown, loans."""
+"""The writer: groups in its thread, one that is alone in the loop, the guilty alone, the unknown, loans."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ class Desk:
         self.file = File(path / "a.db")
         migrate(self.file, "test", [TABLE], now=1)
         self.groups: list[list[Any]] = []
+        self.threads: list[int] = []
         self.hints = 0
         self.writer: Writer[Any, int] = Writer(self.file, self.work, self.hint, **options)
         self.reader = Reader(self.file)
 
     def work(self, connection: apsw.Connection, requests: Sequence[Any]) -> list[int]:
         self.groups.append(list(requests))
+        self.threads.append(threading.get_ident())
         for request in requests:
             if isinstance(request, threading.Event):
                 request.wait(5)
@@ -42,6 +44,11 @@ class Desk:
 
     def hint(self) -> None:
         self.hints += 1
+
+    @property
+    def in_loop(self) -> list[bool]:
+        """Of each call of `work`, whether it was in the thread of the test."""
+        return [one == threading.get_ident() for one in self.threads]
 
     @property
     def numbers(self) -> list[int]:
@@ -139,7 +146,7 @@ def test_an_error_of_the_disk_at_commit_is_unknown_for_all(
 def test_a_full_disk_fells_what_does_not_fit_and_work_goes_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path) as desk:
-            connection = desk.writer._connection
+            connection = desk.writer._session._connection
             assert connection is not None
             connection.pragma("max_page_count", 5)
             answers = await desk.writer.submit(range(10_000))
@@ -306,5 +313,187 @@ def test_a_program_that_does_not_take_our_lock_is_waited_for(tmp_path: Path) -> 
             other.execute("ROLLBACK")
             other.close()
             assert not isinstance((await task)[0], HeadwaterError)
+
+    asyncio.run(main())
+
+
+# --- alone: in the loop ---
+
+ALWAYS = 3600.0
+"""So quick is every transaction of a test."""
+NEVER = 1e-9
+
+
+def test_what_is_alone_is_written_in_the_loop_once_the_disk_was_quick(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            for number in range(4):
+                [answer] = await desk.writer.submit([number])
+                assert not isinstance(answer, HeadwaterError)
+            assert desk.in_loop == [False, True, True, True]
+            assert desk.numbers == [0, 1, 2, 3]
+            assert desk.hints == 4
+
+    asyncio.run(main())
+
+
+def test_on_a_slow_disk_the_loop_is_never_blocked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=NEVER) as desk:
+            for number in range(4):
+                await desk.writer.submit([number])
+            assert desk.in_loop == [False] * 4
+
+    asyncio.run(main())
+
+
+def test_company_is_written_together_in_the_thread(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            await asyncio.gather(*(desk.writer.submit([number]) for number in range(1, 9)))
+            await desk.writer.submit([9])
+            assert desk.groups == [[0], [*range(1, 9)], [9]]
+            assert desk.in_loop == [False, False, True]
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_the_thread_writes_waits_its_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            gate = threading.Event()
+            together = [asyncio.create_task(desk.writer.submit([one])) for one in (gate, 1)]
+            await asyncio.sleep(0.05)
+            later = asyncio.create_task(desk.writer.submit([2]))
+            await asyncio.sleep(0.05)
+            assert not later.done()
+            gate.set()
+            await asyncio.gather(*together, later)
+            assert desk.groups == [[0], [gate, 1], [2]]
+            assert desk.in_loop == [False] * 3
+
+    asyncio.run(main())
+
+
+def test_the_loop_waits_for_no_other_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            with desk.file.lock():
+                task = asyncio.create_task(desk.writer.submit([1]))
+                await asyncio.sleep(0.05)
+                assert not task.done()
+            await task
+            assert desk.in_loop == [False, False]
+            assert desk.numbers == [0, 1]
+
+    asyncio.run(main())
+
+
+def test_the_loop_waits_for_no_program_that_does_not_take_our_lock(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            other = apsw.Connection(str(desk.file.path))
+            other.execute("BEGIN IMMEDIATE")
+            task = asyncio.create_task(desk.writer.submit([1]))
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            other.execute("ROLLBACK")
+            other.close()
+            await task
+            assert desk.in_loop == [False, False]
+            assert desk.numbers == [0, 1]
+
+    asyncio.run(main())
+
+
+def test_what_falls_in_the_loop_is_tried_in_the_thread_and_the_guilty_fall_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            answers = await desk.writer.submit([1, "two", 3])
+            assert [isinstance(answer, SchemaError) for answer in answers] == [False, True, False]
+            assert desk.in_loop[:3] == [False, True, False]
+            assert desk.numbers == [0, 1, 3]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("broken", "left"), [("before", [0, 3]), ("after", [0, 1, 2, 3])])
+def test_an_error_of_the_disk_in_the_loop_is_unknown_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, left: list[int]
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(apsw, "Connection", BrokenConnection)
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            monkeypatch.setattr(BrokenConnection, "broken", broken)
+            answers = await desk.writer.submit([1, 2])
+            assert [type(answer) for answer in answers] == [Unknown, Unknown]
+            monkeypatch.setattr(BrokenConnection, "broken", "")
+            await desk.writer.submit([3])
+            assert desk.groups == [[0], [1, 2], [3]]
+            assert desk.in_loop == [False, True, True]
+            assert desk.numbers == left
+
+    asyncio.run(main())
+
+
+def test_one_that_is_cancelled_before_it_is_written_is_dropped_and_takes_nobody_along(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            first, second, third = (asyncio.create_task(desk.writer.submit([number])) for number in (1, 2, 3))
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.gather(second, third)
+            assert first.cancelled()
+            alone = asyncio.create_task(desk.writer.submit([4]))
+            await asyncio.sleep(0)
+            alone.cancel()
+            await desk.writer.submit([5])
+            assert desk.numbers == [0, 2, 3, 5]
+
+    asyncio.run(main())
+
+
+def test_a_loan_comes_after_what_was_submitted_before_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            await desk.writer.submit([0])
+            before = asyncio.create_task(desk.writer.submit([1]))
+            await asyncio.sleep(0)
+            async with desk.writer.exclusive() as loan:
+                after = asyncio.create_task(desk.writer.submit([3]))
+                with loan.use() as connection:
+                    connection.execute("INSERT INTO numbers VALUES (2)")
+                await asyncio.sleep(0.05)
+                assert not after.done()
+            await asyncio.gather(before, after)
+            assert desk.numbers == [0, 1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_writes_alone_lets_its_other_tasks_run(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk_at(tmp_path, quick=ALWAYS) as desk:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.create_task(other())
+            for number in range(20):
+                await desk.writer.submit([number])
+            task.cancel()
+            assert turns >= 19
+            assert desk.in_loop.count(True) == 19
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headwater.message import JSON, Event, Metadata, Recorded, encode_metadata
+from headwater.message import JSON, Event, Metadata, Recorded, decode_metadata, encode_metadata
 from headwater.schema import Schema
 from headwater.wire import from_headers, to_headers
 
@@ -24,6 +24,7 @@ def release(path: Path) -> list[int]:
 
 
 ROWS = sorted(GOLDEN.glob("row-*.json"), key=release)
+PACKED = sorted(GOLDEN.glob("packed-*.json"), key=release)
 MESSAGES = sorted(GOLDEN.glob("wire-*.json"), key=release)
 
 
@@ -51,6 +52,15 @@ RECORDED = Recorded(
 )
 
 
+PACKED_META = Metadata(
+    "0198c5f0-9c00-7000-8000-0000000000a1",
+    "0198c5f0-9c00-7000-8000-0000000000ff",
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "ädä",
+    "acme",
+)
+
+
 def name(path: Path) -> str:
     return path.stem
 
@@ -74,6 +84,7 @@ def as_row(recorded: Recorded) -> dict[str, Any]:
 
 def test_there_are_golden_files():
     assert ROWS
+    assert PACKED
     assert MESSAGES
 
 
@@ -84,6 +95,11 @@ def test_a_stored_row_is_read_for_ever(path: Path):
     assert recorded == RECORDED
     assert recorded.metadata == META
     assert payload_of(recorded, strict=False) == PAYLOAD
+
+
+@pytest.mark.parametrize("path", PACKED, ids=name)
+def test_packed_metadata_is_read_for_ever(path: Path):
+    assert decode_metadata(bytes.fromhex(load(path)["meta"])) == PACKED_META
 
 
 @pytest.mark.parametrize("path", MESSAGES, ids=name)
@@ -99,6 +115,10 @@ def test_the_newest_row_is_what_is_written_today():
     kind = schema.add(Withdrawn)
     assert as_row(RECORDED) == load(ROWS[-1])
     assert (kind.name, kind.version, kind.to_bytes(PAYLOAD)) == (RECORDED.type, 2, RECORDED.data)
+
+
+def test_the_newest_packed_metadata_is_what_is_written_today():
+    assert load(PACKED[-1]) == {"meta": encode_metadata(PACKED_META).hex()}
 
 
 def test_the_newest_message_is_what_is_sent_today():

@@ -26,6 +26,7 @@ from headwater.message import (
     caused_by,
     decode_metadata,
     encode_metadata,
+    encode_metadata_as_json,
     stream_category,
     stream_key,
     stream_of,
@@ -153,10 +154,66 @@ def test_a_stream_is_made_of_its_parts(tenant):
 
 
 def test_metadata_reads_back_and_what_is_empty_takes_no_room():
-    assert encode_metadata(Metadata()) == b"{}"
+    assert encode_metadata(Metadata()) == b"@"
+    assert encode_metadata_as_json(Metadata()) == b"{}"
     full = Metadata("c", "m", "00-trace", "ädä", "acme")
     assert decode_metadata(encode_metadata(full)) == full
     assert encode_metadata(Metadata("c", "m")) == b'{"correlation":"c","causation":"m"}'
+
+
+ID = "0198c5f0-9c00-7000-8000-0000000000a1"
+OTHER = "0198c5f0-9c00-7000-8000-0000000000ff"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "size"),
+    [
+        (Metadata(ID), 17),
+        (Metadata("", ID), 17),
+        (Metadata(ID, OTHER), 33),
+        (Metadata(ID, OTHER, TRACE), 58),
+        (Metadata("", "", TRACE), 26),
+        (Metadata(ID, OTHER, TRACE, "user-417"), 66),
+        (Metadata(ID, OTHER, TRACE, "ädä", "acme"), 68),
+        (Metadata(ID, "", "", "", "acme"), 22),
+        (Metadata(actor="{ada}"), 6),
+    ],
+)
+def test_metadata_of_usual_forms_is_packed(metadata: Metadata, size: int):
+    packed = encode_metadata(metadata)
+    assert len(packed) == size
+    assert decode_metadata(packed) == metadata
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        Metadata(ID.upper()),
+        Metadata(ID.replace("-", "")),
+        Metadata(ID + "0"),
+        Metadata(" " + ID[:-1]),
+        Metadata(ID[:7] + "-" + ID[7:8] + ID[9:]),
+        Metadata(ID, "order-17"),
+        Metadata(ID, "", TRACE.upper()),
+        Metadata(ID, "", TRACE[:-2]),
+        Metadata(ID, "", TRACE + "00"),
+        Metadata(ID, "", "01" + TRACE[2:]),
+        Metadata(ID, "", "00-"),
+        Metadata(ID, actor="a\0b"),
+        Metadata(ID, tenant="a\0b"),
+    ],
+)
+def test_metadata_of_other_forms_is_json(metadata: Metadata):
+    stored = encode_metadata(metadata)
+    assert stored == encode_metadata_as_json(metadata)
+    assert stored[:1] == b"{"
+    assert decode_metadata(stored) == metadata
+
+
+def test_metadata_that_was_stored_as_json_is_read():
+    metadata = Metadata(ID, OTHER, TRACE, "user-417", "acme")
+    assert decode_metadata(encode_metadata_as_json(metadata)) == metadata
 
 
 def test_what_a_message_causes_keeps_its_correlation_or_starts_one():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import SchemaError
-from headwater.message import JSON, Metadata, Recorded, encode_metadata
+from headwater.message import JSON, Metadata, Recorded, encode_metadata, encode_metadata_as_json
 from headwater.wire import from_headers, to_headers
 
 META = Metadata("c-1", "m-0", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "ädä", "acme")
@@ -88,7 +88,13 @@ def test_the_position_is_of_the_delivery_and_the_body_is_kept_raw():
 )
 def test_any_message_comes_in_as_it_went_out(text, version, time, meta):
     sent = message(
-        stream=text, id=text, type=text, version=version, previous=version - 1, time=time, meta=encode_metadata(meta)
+        stream=text,
+        id=text,
+        type=text,
+        version=version,
+        previous=version - 1,
+        time=time,
+        meta=encode_metadata_as_json(meta),
     )
     assert from_headers(to_headers(sent, text), sent.data, sent.position) == sent
 

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from headwater.database.writes import Answer, Collision, WriteSet
 from headwater.errors import KeyReused
 from headwater.message import Draft, Recorded
-from headwater.store import ANY, Committed, Settled
+from headwater.store import ANY, CommandKey, Committed, Settled
 
 
 class Needs(Struct):
@@ -60,7 +60,9 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
     for write in writes:
         for append in write.appends:
             found.streams.add(append.stream)
-        found.keys.update([(key.tenant, key.key) for key in (write.key, write.after) if key is not None])
+        for key in (write.key, write.after):
+            if key is not None:
+                found.keys.add((key.tenant, key.key))
         if write.fence is not None:
             found.leases.add(write.fence.lease)
         if write.marks:
@@ -82,7 +84,7 @@ def judge(writes: Sequence[WriteSet], facts: Facts) -> Judgement:
     """Decide which sets stand, give their messages versions and positions, and answer all. Changes `facts` as it goes."""
     result = Judgement()
     for write in writes:
-        answer = _repeated(write, facts)
+        answer = _repeated(write.key, facts) if write.key is not None else None
         if answer is None:
             broken = _broken(write, facts)
             answer = Collision(broken) if broken else _accept(write, facts, result)
@@ -90,20 +92,23 @@ def judge(writes: Sequence[WriteSet], facts: Facts) -> Judgement:
     return result
 
 
-def _repeated(write: WriteSet, facts: Facts) -> Answer | None:
-    if write.key is None:
-        return None
-    settled = facts.keys.get((write.key.tenant, write.key.key))
+def _repeated(key: CommandKey, facts: Facts) -> Answer | None:
+    settled = facts.keys.get((key.tenant, key.key))
     if settled is None:
         return None
-    if settled.hash != write.key.hash:
-        return KeyReused(f"the command key {write.key.key!r} was used before for a different command; use a new key")
+    if settled.hash != key.hash:
+        return KeyReused(f"the command key {key.key!r} was used before for a different command; use a new key")
     return Committed(settled.position, settled.version, repeated=True)
 
 
 def _broken(write: WriteSet, facts: Facts) -> str:
     """The first expectation of a set that does not hold, in words; empty if all hold."""
-    return _log_broken(write, facts) or _inbox_broken(write, facts) or _instances_broken(write, facts)
+    broken = _log_broken(write, facts)
+    if not broken and (write.marks or write.checkpoints or write.releases or write.steps):
+        broken = _inbox_broken(write, facts)
+    if not broken and (write.cancels or write.sagas):
+        broken = _instances_broken(write, facts)
+    return broken
 
 
 def _log_broken(write: WriteSet, facts: Facts) -> str:

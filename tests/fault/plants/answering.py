@@ -13,7 +13,7 @@ from headwater.app.app import App
 from headwater.database import WriteSet
 from headwater.errors import Unknown
 from headwater.handling import Handling
-from headwater.store import ANY, Append, Committed
+from headwater.store import ANY, Append, CommandKey, Committed
 from tests.fault.plants.detectors import Rig, Suite
 from tests.fault.plants.plant import Patch, Promise, planted
 
@@ -68,15 +68,15 @@ def rejection_on_a_stale_state() -> Patch:
 )
 def command_key_not_looked_up() -> Patch:
     """A command that comes again under its key is done again."""
-    return mock.patch.object(JUDGE, "_repeated", lambda write, facts: None)
+    return mock.patch.object(JUDGE, "_repeated", lambda key, facts: None)
 
 
 @planted(Promise.THREE_VALUED, Suite(f"{CONTRACT}test_a_key_for_another_command_is_an_error"))
 def command_key_for_any_command() -> Patch:
     """Another command under a known key is answered as the first was."""
 
-    def repeated(write: WriteSet, facts: Any) -> Committed | None:
-        settled = facts.keys.get((write.key.tenant, write.key.key)) if write.key else None
+    def repeated(key: CommandKey, facts: Any) -> Committed | None:
+        settled = facts.keys.get((key.tenant, key.key))
         return Committed(settled.position, settled.version, repeated=True) if settled else None
 
     return mock.patch.object(JUDGE, "_repeated", repeated)

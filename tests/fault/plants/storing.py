@@ -12,9 +12,10 @@ import apsw
 
 from headwater import fault
 from headwater.adapters.memory import writing
-from headwater.adapters.sqlite import SqliteDatabase, tables, writer, writes
+from headwater.adapters.sqlite import SqliteDatabase, session, tables, writer, writes
 from headwater.adapters.sqlite.file import PRAGMAS, File
 from headwater.adapters.sqlite.lock import FileLock
+from headwater.adapters.sqlite.session import Session
 from headwater.adapters.sqlite.tables import fold_rows
 from headwater.adapters.sqlite.transaction import SqliteTransaction
 from headwater.adapters.sqlite.writer import Writer
@@ -43,21 +44,21 @@ def group_commit_answers_before_commit() -> Patch:
     """Callers are told their results while the transaction is open."""
 
     def write(self: Any, group: Sequence[Any]) -> None:
-        with self._lock:
-            connection = self._begin()
+        with self._turn:
+            connection = self._session.begin()
             try:
                 for ticket in group:
                     results = list(self._work(connection, ticket.requests))
                     writer._answer(ticket.loop, [(ticket.future, results)])
                 time.sleep(0.002)
                 fault.point("sqlite.written")
-                self._commit(connection)
+                self._session.commit(connection)
             except Unknown:
                 pass  # they have been answered
             finally:
-                self._undo(connection)
+                self._session.end(connection)
 
-    return mock.patch.object(Writer, "_write", write)
+    return mock.patch.multiple(Writer, _write=write, _write_here=lambda self, ticket: None)
 
 
 @planted(Promise.DURABLE, Suite("tests/contract/test_sqlite_file.py::test_a_forked_child_is_refused"))
@@ -73,18 +74,21 @@ def fork_with_an_open_connection() -> Patch:
 def deferred_begin() -> Patch:
     """A transaction begins by reading, and may find that it cannot write any more."""
 
-    def begin(self: Any) -> apsw.Connection:
-        self._connection = self._connection or self._file.connect()
-        self._connection.execute("BEGIN DEFERRED")
-        return self._connection
+    def begin(connection: apsw.Connection, *, wait: bool) -> None:
+        connection.execute("BEGIN DEFERRED")
 
-    return mock.patch.object(Writer, "_begin", begin)
+    return mock.patch.object(session, "_begin", begin)
 
 
 @planted(Promise.THREE_VALUED, Suite(f"{WRITER}test_a_writer_has_the_lock_of_its_file_for_as_long_as_its_transaction"))
 def lock_file_not_taken() -> Patch:
     """Writers of several processes meet in SQLite's busy handler, which sleeps and gives up."""
-    return mock.patch.object(FileLock, "__enter__", lambda self: None)
+    take = FileLock.take
+
+    def taken(self: FileLock, *, wait: bool = False) -> bool:
+        return wait or take(self)
+
+    return mock.patch.object(FileLock, "take", taken)
 
 
 @planted(Promise.THREE_VALUED, Suite(f"{WRITER}test_an_error_of_the_disk_at_commit_is_unknown_for_all"))
@@ -94,7 +98,7 @@ def unknown_commit_tried_again() -> Patch:
     def commit(self: Any, connection: apsw.Connection) -> None:
         connection.execute("COMMIT")
 
-    return mock.patch.object(Writer, "_commit", commit)
+    return mock.patch.object(Session, "commit", commit)
 
 
 @planted(
@@ -141,7 +145,7 @@ def failed_message_keeps_its_rows() -> Patch:
 @planted(Promise.THREE_VALUED, Rig("disk", "Unknown", range(1, 4), slow=True))
 def full_disk_leaves_the_outcome_unknown() -> Patch:
     """A commit that finds no space is answered as if it might have been written."""
-    return mock.patch.object(writer, "CERTAIN", (apsw.BusyError, apsw.ConstraintError))
+    return mock.patch.object(session, "CERTAIN", (apsw.BusyError, apsw.ConstraintError))
 
 
 @planted(Promise.ATOMIC, Suite(f"{CONTRACT}test_readers_that_stand_elsewhere_change_nothing"))

@@ -28,6 +28,7 @@ from headwater.clock import Clock
 from headwater.database import Answer, Capabilities, Failed, InlineFold, WriteSet
 from headwater.errors import DatabaseError, HeadwaterError, KeyReused, Unknown
 from headwater.lease import Lease
+from headwater.store import Committed
 from headwater.table import Table
 from headwater.telemetry import signal
 
@@ -88,7 +89,10 @@ class SqliteDatabase(Reads):
         if not writes:
             return []
         results = await self._open_parts[0].submit(writes)
-        return [_answer(result, write) for result, write in zip(results, writes, strict=True)]
+        return [
+            result if result.__class__ is Committed else _answer(result, write)
+            for result, write in zip(results, writes, strict=True)
+        ]
 
     def _commit(self, connection: apsw.Connection, writes: Sequence[WriteSet]) -> list[Answer]:
         self._grows = self._grows or any(write.appends for write in writes)

@@ -12,7 +12,8 @@ from headwater.adapters.sqlite.file import fetch
 from headwater.database import Facts, Needs
 from headwater.store import Settled
 
-POSITION: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+POSITION: Final = "SELECT max(position) FROM events"
+PLACE: Final = "SELECT (SELECT max(position) FROM events), (SELECT max(version) FROM events WHERE stream = ?)"
 STREAMS: Final = "SELECT value, (SELECT max(version) FROM events WHERE stream = value) FROM json_each(?)"
 KEYS: Final = """
 SELECT k.tenant, k.key, k.hash, k.position, k.version FROM json_each(?) j
@@ -53,18 +54,34 @@ def read_facts(connection: apsw.Connection, wanted: Needs) -> Facts:
     """The facts, read within the transaction of the writer."""
 
     def rows(sql: str, values: Collection[Any]) -> list[tuple[Any, ...]]:
-        return fetch(connection, sql, (as_json(values),)) if values else []
+        return fetch(connection, sql, (as_json(values),))
 
-    position = fetch(connection, POSITION)
-    return Facts(
-        position=position[0][0] if position else 0,
-        streams={stream: version for stream, version in rows(STREAMS, wanted.streams) if version},
-        keys={(tenant, key): Settled(*rest) for tenant, key, *rest in rows(KEYS, wanted.keys)},
-        leases=dict(rows(LEASES, wanted.leases)),
-        marks={(consumer, stream): version for consumer, stream, version in rows(MARKS, wanted.marks)},
-        checkpoints=dict(rows(CHECKPOINTS, wanted.checkpoints)),
-        held={(consumer, stream, version) for consumer, stream, version in rows(HELD, wanted.held)},
-        steps={(consumer, message, name) for consumer, message, name in rows(STEPS, wanted.steps)},
-        timers={(owner, key, name): due for owner, key, name, due in rows(TIMERS, wanted.timers)},
-        sagas={(saga, key): version for saga, key, version in rows(SAGAS, wanted.sagas)},
-    )
+    position, streams = _log(connection, wanted.streams)
+    found = Facts(position, streams)
+    if wanted.keys:
+        found.keys = {(tenant, key): Settled(*rest) for tenant, key, *rest in rows(KEYS, wanted.keys)}
+    if wanted.leases:
+        found.leases = dict(rows(LEASES, wanted.leases))
+    if wanted.marks:
+        found.marks = {(consumer, stream): version for consumer, stream, version in rows(MARKS, wanted.marks)}
+    if wanted.checkpoints:
+        found.checkpoints = dict(rows(CHECKPOINTS, wanted.checkpoints))
+    if wanted.held:
+        found.held = set(rows(HELD, wanted.held))
+    if wanted.steps:
+        found.steps = set(rows(STEPS, wanted.steps))
+    if wanted.timers:
+        found.timers = {(owner, key, name): due for owner, key, name, due in rows(TIMERS, wanted.timers)}
+    if wanted.sagas:
+        found.sagas = {(saga, key): version for saga, key, version in rows(SAGAS, wanted.sagas)}
+    return found
+
+
+def _log(connection: apsw.Connection, streams: Collection[str]) -> tuple[int, dict[str, int]]:
+    """The last position, and the versions of streams that there are."""
+    if len(streams) == 1:
+        [(position, version)] = fetch(connection, PLACE, (*streams,))
+        return position or 0, dict.fromkeys(streams, version) if version else {}
+    [(position,)] = fetch(connection, POSITION)
+    found = fetch(connection, STREAMS, (as_json(streams),)) if streams else []
+    return position or 0, {stream: version for stream, version in found if version}

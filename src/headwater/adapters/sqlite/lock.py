@@ -19,18 +19,22 @@ class FileLock:
         _open_locks.add(self)
 
     def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self.take(wait=True)
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.free()
 
-    def take(self) -> bool:
-        """Take the lock if it is free; whether it is ours now."""
+    def take(self, *, wait: bool = False) -> bool:
+        """Take the lock if it is free, or `wait` for it; whether it is ours now."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def free(self) -> None:
+        """Let another have it."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Free the lock and let go of the file."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from headwater.clock import uuid_bytes, uuid_text
 from headwater.inbox import Held, Reason
 from headwater.message import JSON, Draft, Recorded
 from headwater.timer import Timer
@@ -26,8 +27,6 @@ TIMER: Final = """owner, key, name, due, stream, kind, id, type, type_version, c
 CAST(data AS BLOB), CAST(meta AS BLOB)"""
 """The columns of a timer, as `timer` takes them."""
 
-UUID_BYTES: Final = 16
-
 _encode = msgspec.json.Encoder().encode
 _history = msgspec.json.Decoder(tuple[str, ...]).decode
 _headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -38,8 +37,7 @@ def recorded(rows: Iterable[Row]) -> list[Recorded]:
     found = []
     for position, stream, version, kind, mark, name, type_version, codec, time, previous, data, meta in rows:
         if mark.__class__ is bytes:
-            text = mark.hex()
-            mark = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"  # noqa: PLW2901
+            mark = uuid_text(mark)  # noqa: PLW2901
         found.append(
             Recorded(position, stream, version, kind, mark, name, type_version, codec, time, previous, data, meta)
         )
@@ -47,20 +45,24 @@ def recorded(rows: Iterable[Row]) -> list[Recorded]:
 
 
 def event_row(one: Recorded) -> Row:
-    """The values of an insert into `events`: a UUID as 16 bytes, JSON as text."""
+    """The values of an insert into `events`: a UUID as 16 bytes, JSON as text, packed metadata as it is."""
+    try:
+        mark: bytes | str = uuid_bytes(one.id)
+    except ValueError:
+        mark = one.id
     return (
         one.position,
         one.stream,
         one.version,
         one.kind,
-        compact(one.id),
+        mark,
         one.type,
         one.type_version,
         one.codec,
         one.time,
         one.previous,
         as_stored(one.data, one.codec),
-        as_stored(one.meta, JSON),
+        one.meta if one.meta[:1] != b"{" else as_stored(one.meta, JSON),
     )
 
 
@@ -74,15 +76,9 @@ def as_stored(data: bytes, codec: int) -> bytes | str:
         return data
 
 
-def compact(name: str) -> bytes | str:
-    """An id as 16 bytes if it is a UUID in its usual form, so that nothing of it is lost."""
-    try:
-        found = bytes.fromhex(name.replace("-", ""))
-    except ValueError:
-        return name
-    text = found.hex()
-    usual = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return found if usual == name and len(found) == UUID_BYTES else name
+def meta_as_stored(meta: bytes) -> bytes | str:
+    """Metadata as text where it is JSON, else as it is."""
+    return as_stored(meta, JSON) if meta[:1] == b"{" else meta
 
 
 def held(rows: Iterable[Row]) -> list[Held]:
@@ -127,7 +123,7 @@ def held_row(one: Held) -> Row:
         one.raw,
         *message,
         as_stored(data, one.message.codec),
-        as_stored(meta, JSON),
+        meta_as_stored(meta),
     )
 
 
@@ -147,7 +143,7 @@ def timer_row(one: Timer) -> Row:
         one.stream,
         *draft,
         as_stored(data, one.draft.codec),
-        as_stored(meta, JSON),
+        meta_as_stored(meta),
     )
 
 

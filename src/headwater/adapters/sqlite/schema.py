@@ -168,7 +168,60 @@ CREATE TABLE read_models (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (FIRST,)
+
+def _uuid(value: str) -> str:
+    """The SQL of a UUID's usual form."""
+    parts = ((1, 4), (5, 2), (7, 2), (9, 2), (11, 6))
+    return "lower(" + " || '-' || ".join(f"hex(substr({value}, {at}, {size}))" for at, size in parts) + ")"
+
+
+def _trace(value: str) -> str:
+    """The SQL of a traceparent."""
+    parts = ((1, 16), (17, 8), (25, 1))
+    return "'00-' || lower(" + " || '-' || ".join(f"hex(substr({value}, {at}, {size}))" for at, size in parts) + ")"
+
+
+SECOND: Final = f"""
+ALTER TABLE events RENAME TO first_events;
+DROP INDEX events_by_stream;
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,  -- given by the writer, one after the other
+    stream TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    id ANY NOT NULL,             -- a UUID as 16 bytes, any other id as text
+    type TEXT NOT NULL,
+    type_version INTEGER NOT NULL,
+    codec INTEGER NOT NULL,
+    time INTEGER NOT NULL,       -- microseconds since 1970
+    previous INTEGER NOT NULL,
+    data ANY NOT NULL,           -- JSON text where the codec is 0, else bytes
+    meta ANY NOT NULL            -- packed (see `encode_metadata`), or JSON text; the view has it in columns
+) STRICT;
+INSERT INTO events SELECT * FROM first_events ORDER BY position;
+DROP TABLE first_events;
+CREATE UNIQUE INDEX events_by_stream ON events (stream, version);
+
+CREATE VIEW headwater_events AS
+SELECT position, stream, version, kind,
+    CASE typeof(id) WHEN 'blob' THEN {_uuid("id")} ELSE id END AS id,
+    type, type_version, codec, time, previous, data,
+    CASE WHEN marks IS NULL THEN meta ->> 'correlation' WHEN marks & 1 THEN {_uuid("substr(meta, 2, 16)")} END AS correlation,
+    CASE WHEN marks IS NULL THEN meta ->> 'causation' WHEN marks & 2 THEN {_uuid("substr(meta, cause, 16)")} END AS causation,
+    CASE WHEN marks IS NULL THEN meta ->> 'traceparent' WHEN marks & 4 THEN {_trace("substr(meta, trace, 25)")} END AS traceparent,
+    CASE WHEN marks IS NULL THEN meta ->> 'actor'
+        ELSE nullif(CAST(substr(meta, rest, nul - 1) AS TEXT), '') END AS actor,
+    CASE WHEN marks IS NULL THEN meta ->> 'tenant'
+        ELSE nullif(CAST(substr(meta, rest + nul) AS TEXT), '') END AS tenant
+FROM (SELECT *, coalesce(nullif(instr(substr(meta, rest), x'00'), 0), length(meta) + 1) AS nul
+FROM (SELECT *, trace + (marks & 4) / 4 * 25 AS rest
+FROM (SELECT *, cause + (marks & 2) / 2 * 16 AS trace
+FROM (SELECT *, 2 + (marks & 1) * 16 AS cause
+FROM (SELECT *, CASE typeof(meta) WHEN 'blob' THEN unicode(CAST(substr(meta, 1, 1) AS TEXT)) - 64 END AS marks
+FROM events)))));
+"""
+
+MIGRATIONS: Final = (FIRST, SECOND)
 
 RESERVED: Final = frozenset(
     {

@@ -32,13 +32,8 @@ CHECKS: Final = (
         "the log has {} messages up to position {}",
     ),
     (
-        """SELECT e.position, s.seq FROM (SELECT max(position) AS position FROM events) e
-        LEFT JOIN sqlite_sequence s ON s.name = 'events' WHERE e.position > coalesce(s.seq, 0)""",
-        "the log ends at position {} and its counter at {}",
-    ),
-    (
-        """SELECT key, tenant, position FROM command_keys WHERE position > (SELECT coalesce(max(seq), 0)
-        FROM sqlite_sequence WHERE name = 'events')""",
+        """SELECT key, tenant, position FROM command_keys
+        WHERE position > (SELECT coalesce(max(position), 0) FROM events)""",
         "command key {} of tenant {!r} names position {}, which the log has not reached",
     ),
 )
@@ -90,7 +85,7 @@ def status(file: File) -> dict[str, object]:
         "bytes": pages * size,
         "wal_bytes": wal.stat().st_size if wal.exists() else 0,
         "schema": dict(query(file, "SELECT component, max(version) FROM headwater_schema GROUP BY component")),
-        "position": query(file, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'")[0][0],
+        "position": query(file, "SELECT coalesce(max(position), 0) FROM events")[0][0],
         "held": query(file, "SELECT coalesce(sum(messages), 0) FROM held_totals")[0][0],
         "timers": query(file, "SELECT count(*) FROM timers")[0][0],
     }

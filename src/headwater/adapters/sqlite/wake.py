@@ -67,6 +67,8 @@ class Wake:
         for listener in tuple(self._listeners.values()):
             listener.hint(subjects)
         if self._folder is not None:
+            if not self._others and time.monotonic() - self._listed < RELIST:
+                return
             with self._lock, contextlib.suppress(OSError):
                 self._send(self._folder, subjects)
 

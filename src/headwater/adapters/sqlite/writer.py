@@ -1,12 +1,15 @@
-"""The writer of a file: one thread a process that writes all that is queued in one transaction (group commit).
+"""The writer of a file: one a process, which writes all that is wanted at a time in one transaction (group commit).
 
-Writers of several processes queue on a blocking `flock`, never on SQLite's busy handler, which sleeps.
+It is a thread, in which it queues with the writers of other processes on a blocking `flock`, never on SQLite's busy
+handler, which sleeps. What one turn of an event loop submits goes there together. But a request that is alone and has
+nothing to wait for is written in the loop itself: the way to the thread and back takes as long as writing it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,29 +17,30 @@ from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 import apsw
+from msgspec import Struct
 
 from headwater import fault
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import File
 from headwater.adapters.sqlite.loan import Loan
+from headwater.adapters.sqlite.session import NotBegunError, Session
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
-CERTAIN: Final = (apsw.FullError, apsw.BusyError, apsw.ConstraintError)
-"""Failures of a COMMIT after which nothing is stored; any other leaves the outcome unknown."""
+QUICK: Final = 0.001
+"""Seconds that a transaction may block an event loop."""
+MEMORY: Final = 8
+"""How many transactions the mean is over that tells how long the next may last."""
 
 
-class Ticket(Generic[Request, Result]):
+class Ticket(Struct, Generic[Request, Result], frozen=True):
     """Requests of one caller and the future that their results go to."""
 
-    __slots__ = ("future", "loop", "requests")
-
-    def __init__(self, requests: Sequence[Request], loop: asyncio.AbstractEventLoop) -> None:
-        self.requests = requests
-        self.loop = loop
-        self.future: asyncio.Future[list[Result | HeadwaterError]] = loop.create_future()
+    requests: Sequence[Request]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Result | HeadwaterError]]
 
 
 class Writer(Generic[Request, Result]):
@@ -44,8 +48,8 @@ class Writer(Generic[Request, Result]):
 
     A transaction takes about `limit` requests. If it fails it is undone and its halves are tried, down to the guilty
     request alone, whose result is then the error. A result is `Unknown` where the disk failed at COMMIT. `committed` is
-    called, in the writer's thread, after each transaction that changed something. `work` may be called again after a
-    failure.
+    called after each transaction that changed something. `work` may be called again after a failure. Both are called in
+    the writer's thread, or, while transactions last less than `quick` seconds, in the loop of a request that is alone.
     """
 
     def __init__(
@@ -56,16 +60,20 @@ class Writer(Generic[Request, Result]):
         *,
         limit: int = 1_000,
         patience: float = 30.0,
+        quick: float = QUICK,
     ) -> None:
         self._file = file
         self._work = work
         self._committed = committed
         self._limit = limit
         self._patience = patience
-        self._lock = file.lock()
-        self._connection: apsw.Connection | None = file.connect()
-        self._queue: SimpleQueue[Ticket[Request, Result] | Loan | None] = SimpleQueue()
-        self._taken: deque[Loan | None] = deque()
+        self._quick = self._lasting = quick
+        self._session = Session(file)
+        self._turn = threading.Lock()  # to use the session
+        self._gathered: dict[asyncio.AbstractEventLoop, list[Ticket[Request, Result]]] = {}
+        self._queued: deque[Ticket[Request, Result] | Loan | None] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._busy = False
         self._closed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"headwater-writer {file.path.name}", daemon=True)
@@ -77,9 +85,21 @@ class Writer(Generic[Request, Result]):
         A caller that is cancelled meanwhile does not learn the outcome; requests not yet begun are then dropped.
         """
         self._check()
-        ticket: Ticket[Request, Result] = Ticket(requests, asyncio.get_running_loop())
-        self._queue.put(ticket)
-        return await ticket.future
+        loop = asyncio.get_running_loop()
+        ticket: Ticket[Request, Result] = Ticket(requests, loop, loop.create_future())
+        gathered = self._gathered.get(loop)
+        if gathered is not None:
+            gathered.append(ticket)
+            return await ticket.future
+        self._gathered[loop] = [ticket]
+        try:
+            await asyncio.sleep(0)  # whoever else writes in this turn of the loop joins
+        except BaseException:
+            ticket.future.cancel()
+            raise
+        finally:
+            results = self._send_off(loop)
+        return results if results is not None else await ticket.future
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[Loan]:
@@ -89,8 +109,9 @@ class Writer(Generic[Request, Result]):
         DatabaseError, or Unknown where the disk failed at COMMIT.
         """
         self._check()
-        loan = Loan(self._file, asyncio.get_running_loop())
-        self._queue.put(loan)
+        loop = asyncio.get_running_loop()
+        loan = Loan(self._file, loop)
+        self._enqueue([*self._gathered.pop(loop, ()), loan])
         try:
             await loan.opened
             yield loan
@@ -105,7 +126,9 @@ class Writer(Generic[Request, Result]):
         if not self._closed:
             self._check()
             self._closed = True
-            self._queue.put(None)
+            for loop in tuple(self._gathered):
+                self._enqueue(self._gathered.pop(loop, ()))
+            self._enqueue([None])
         await asyncio.to_thread(self._ended.wait)
 
     def _check(self) -> None:
@@ -113,30 +136,61 @@ class Writer(Generic[Request, Result]):
         if self._closed:
             raise DatabaseError(f"{self._file.path} is closed")
 
+    def _enqueue(self, items: Sequence[Ticket[Request, Result] | Loan | None]) -> None:
+        if items:
+            self._queued.extend(items)
+            self._bell.put(None)  # once for all: each ring may wake the thread, which then wants the interpreter's lock
+
+    # --- in a loop ---
+
+    def _send_off(self, loop: asyncio.AbstractEventLoop) -> list[Result | HeadwaterError] | None:
+        """Write what this turn of the loop has gathered if it is but one, and give the results; else send it on."""
+        tickets = self._gathered.pop(loop, ())
+        results = self._write_here(tickets[0]) if len(tickets) == 1 else None
+        if results is None:
+            self._enqueue(tickets)
+        return results
+
+    def _write_here(self, ticket: Ticket[Request, Result]) -> list[Result | HeadwaterError] | None:
+        """The results, at once; None where that would mean to wait, or where it failed: the thread is to try."""
+        if self._queued or self._busy or self._lasting >= self._quick or ticket.future.done():
+            return None
+        if not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return list(self._transact(ticket.requests, wait=False))
+        except Unknown as error:
+            return [error for _ in ticket.requests]
+        except Exception:  # noqa: BLE001 - nothing is stored, and what it was shows when it happens again
+            return None
+        finally:
+            self._turn.release()
+
     # --- in the writer's thread ---
 
     def _serve(self) -> None:
-        while (item := self._next()) is not None:
-            if isinstance(item, Loan):
-                self._lend(item)
-            else:
-                self._write(self._gather(item))
-        if self._connection is not None:
-            self._connection.close()
-        self._lock.close()
-        self._ended.set()
+        while not self._ended.is_set():
+            self._bell.get()
+            while self._queued:
+                self._busy = True  # before it is no longer queued, until it is settled: the loops look
+                self._serve_one(self._queued.popleft())
+                self._busy = False
 
-    def _next(self) -> Ticket[Request, Result] | Loan | None:
-        return self._taken.popleft() if self._taken else self._queue.get()
+    def _serve_one(self, item: Ticket[Request, Result] | Loan | None) -> None:
+        if item is None:
+            with self._turn:
+                self._session.close()
+            self._ended.set()
+        elif isinstance(item, Loan):
+            self._lend(item)
+        else:
+            self._write(self._gather(item))
 
     def _gather(self, first: Ticket[Request, Result]) -> list[Ticket[Request, Result]]:
         """This ticket and those queued behind it, up to the limit; what is no ticket ends the group."""
         group, size = [first], len(first.requests)
-        while size < self._limit and not self._queue.empty():
-            item = self._queue.get()
-            if not isinstance(item, Ticket):
-                self._taken.append(item)
-                break
+        while size < self._limit and self._queued and isinstance(item := self._queued[0], Ticket):
+            self._queued.popleft()
             group.append(item)
             size += len(item.requests)
         return group
@@ -144,7 +198,9 @@ class Writer(Generic[Request, Result]):
     def _write(self, group: list[Ticket[Request, Result]]) -> None:
         group = [ticket for ticket in group if not ticket.future.cancelled()]
         requests = [request for ticket in group for request in ticket.requests]
-        results = self._settle(requests) if requests else []
+        with self._turn:
+            results = self._settle(requests) if requests else []
+        self._busy = False
         answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], list[Any]]]] = defaultdict(list)
         start = 0
         for ticket in group:
@@ -168,19 +224,21 @@ class Writer(Generic[Request, Result]):
             half = len(requests) // 2
             return self._settle(requests[:half]) + self._settle(requests[half:])
 
-    def _transact(self, requests: list[Request]) -> Sequence[Result]:
-        with self._lock:
-            connection = self._begin()
-            try:
-                fault.point("sqlite.begun")
-                before = connection.total_changes()
-                results = self._work(connection, requests)
-                fault.point("sqlite.written")
-                self._commit(connection)
-                fault.point("sqlite.committed")
-            finally:
-                self._undo(connection)
+    def _transact(self, requests: Sequence[Request], *, wait: bool = True) -> Sequence[Result]:
+        begun = time.perf_counter()
+        session = self._session
+        connection = session.begin(wait=wait)
+        try:
+            fault.point("sqlite.begun")
+            before = connection.total_changes()
+            results = self._work(connection, requests)
+            fault.point("sqlite.written")
+            session.commit(connection)
+            fault.point("sqlite.committed")
+        finally:
+            session.end(connection)
         fault.point("sqlite.unlocked")
+        self._lasting += (time.perf_counter() - begun - self._lasting) / MEMORY
         if connection.total_changes() != before:
             self._committed()
         return results
@@ -188,58 +246,31 @@ class Writer(Generic[Request, Result]):
     def _lend(self, loan: Loan) -> None:
         if loan.abandoned:
             return
-        try:
-            with self._lock:
-                connection = self._begin()
-                try:
-                    loan.lend(connection, self._patience)
-                    if loan.commit:
-                        fault.point("sqlite.returned")
-                        self._commit(connection)
-                        fault.point("sqlite.committed_loan")
-                finally:
-                    self._undo(connection)
-        except NotBegunError as error:
-            loan.settle(error.cause)
-        except Exception as error:  # noqa: BLE001 - the borrower gets it
-            loan.settle(translate(error, self._file.path))
-        else:
-            loan.settle(None)
+        with self._turn:
+            error = self._carry_out(loan)
+        self._busy = False
+        loan.settle(error)
+        if error is None:
             self._committed()
 
-    def _begin(self) -> apsw.Connection:
+    def _carry_out(self, loan: Loan) -> HeadwaterError | None:
+        """Lend the open transaction and end it as the borrower wants; what went wrong, if anything did."""
+        session = self._session
         try:
-            if self._connection is None:
-                self._connection = self._file.connect()
-            self._connection.execute("BEGIN IMMEDIATE")
-        except (apsw.Error, HeadwaterError) as error:
-            raise NotBegunError(translate(error, self._file.path)) from error
-        return self._connection
-
-    def _commit(self, connection: apsw.Connection) -> None:
-        try:
-            connection.execute("COMMIT")
-        except CERTAIN:
-            raise
-        except apsw.Error as error:
-            raise Unknown(cause=str(error)) from error
-
-    def _undo(self, connection: apsw.Connection) -> None:
-        """Undo what is still open; where even that fails, the next transaction has a new connection."""
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except apsw.Error:
-            self._connection = None
-            connection.close(True)
-
-
-class NotBegunError(Exception):
-    """The transaction could not begin: trying its parts would not help."""
-
-    def __init__(self, cause: HeadwaterError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+            connection = session.begin()
+            try:
+                loan.lend(connection, self._patience)
+                if loan.commit:
+                    fault.point("sqlite.returned")
+                    session.commit(connection)
+                    fault.point("sqlite.committed_loan")
+            finally:
+                session.end(connection)
+        except NotBegunError as error:
+            return error.cause
+        except Exception as error:  # noqa: BLE001 - the borrower gets it
+            return translate(error, self._file.path)
+        return None
 
 
 def _answer(loop: asyncio.AbstractEventLoop, told: list[tuple[asyncio.Future[Any], list[Any]]]) -> None:

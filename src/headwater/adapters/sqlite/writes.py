@@ -41,21 +41,40 @@ def commit(connection: apsw.Connection, writes: Sequence[WriteSet], folds: Seque
     standing = judged.standing
     if standing:
         _write_log(connection, judged)
-        _write_places(connection, standing)
-        _write_held(connection, standing)
-        _write_timers(connection, standing)
-        _write_effects(connection, standing)
-        write_rows(connection, [one for write in standing for one in write.upserts])
+        if consuming := [write for write in standing if _consumes(write)]:
+            _write_places(connection, consuming)
+            _write_held(connection, consuming)
+            _write_timers(connection, consuming)
+            _write_effects(connection, consuming)
+            write_rows(connection, [one for write in consuming for one in write.upserts])
         if judged.recorded:
             for fold in folds:
                 fold_rows(connection, fold, judged.recorded)
     return judged.answers
 
 
+def _consumes(write: WriteSet) -> bool:
+    """Whether a set has more than appends and a command key."""
+    return bool(
+        write.marks
+        or write.checkpoints
+        or write.sagas
+        or write.holds
+        or write.releases
+        or write.timers
+        or write.cancels
+        or write.upserts
+        or write.note
+        or write.steps
+        or write.journal
+    )
+
+
 def _write_log(connection: apsw.Connection, judged: Judgement) -> None:
     insert(connection, "events", [rows.event_row(one) for one in judged.recorded])
-    keys = [(tenant, key, one.hash, one.position, one.version, time) for tenant, key, one, time in judged.settled]
-    insert(connection, "command_keys", keys)
+    if judged.settled:
+        keys = [(tenant, key, one.hash, one.position, one.version, time) for tenant, key, one, time in judged.settled]
+        insert(connection, "command_keys", keys)
 
 
 def _write_places(connection: apsw.Connection, standing: Sequence[WriteSet]) -> None:
