@@ -65,19 +65,19 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
                 found.keys.add((key.tenant, key.key))
         if write.fence is not None:
             found.leases.add(write.fence.lease)
-        if write.marks:
-            found.marks.update([(mark.consumer, mark.stream) for mark in write.marks])
-        if write.checkpoints:
-            found.checkpoints.update([checkpoint.name for checkpoint in write.checkpoints])
-        if write.releases:
-            found.held.update([(one.consumer, one.stream, one.version) for one in write.releases])
-        if write.steps:
-            found.steps.update([(one.consumer, one.message_id, one.name) for one in write.steps if one.new])
-        if write.cancels:
+        if write.marks or write.checkpoints or write.releases or write.steps:
+            _need_inbox(write, found)
+        if write.cancels or write.sagas:
             found.timers.update([(one.owner, one.key, one.name) for one in write.cancels if one.must])
-        if write.sagas:
             found.sagas.update([(state.saga, state.key) for state in write.sagas])
     return found
+
+
+def _need_inbox(write: WriteSet, found: Needs) -> None:
+    found.marks.update([(mark.consumer, mark.stream) for mark in write.marks])
+    found.checkpoints.update([checkpoint.name for checkpoint in write.checkpoints])
+    found.held.update([(one.consumer, one.stream, one.version) for one in write.releases])
+    found.steps.update([(one.consumer, one.message_id, one.name) for one in write.steps if one.new])
 
 
 def judge(writes: Sequence[WriteSet], facts: Facts) -> Judgement:
