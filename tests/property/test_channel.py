@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(400)  # what fails is made short, which takes a
 
 
 class TestMemoryChannel(ChannelProperties):
-    examples = 40
+    examples = 30
     steps = 30
     make = test_channel_memory.TestMemoryChannel.make
     reopen = test_channel_memory.TestMemoryChannel.reopen
@@ -40,7 +40,7 @@ def _share_at_once() -> Iterator[None]:
 
 
 class TestSqliteChannel(ChannelProperties):
-    examples = 40
+    examples = 30
     steps = 30
     keeps = 1.0
 

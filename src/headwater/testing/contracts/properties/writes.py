@@ -182,7 +182,7 @@ def _part(name: str) -> st.SearchStrategy[tuple[str, Any]]:
     return st.tuples(st.just(name), PARTS[name])
 
 
-some_parts = st.lists(st.one_of(*(_part(name) for name in PARTS)), min_size=1, max_size=8)
+some_parts = st.lists(st.one_of(*(_part(name) for name in (*PARTS, "holds", "releases"))), min_size=1, max_size=8)
 write_sets = some_parts.map(_set_of)
 
 
