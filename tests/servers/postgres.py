@@ -29,6 +29,8 @@ from psycopg import sql
 
 GIVEN = "HEADWATER_TEST_POSTGRES"
 OLDEST = 13
+WITH_PASSWORD = "headwater_with_password"
+"""The one user who needs a password."""
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "on",
@@ -133,7 +135,9 @@ class PostgresServer:
         if made.returncode:
             shutil.rmtree(folder)
             raise Unavailable(f"initdb failed: {made.stderr.strip()[-300:]}")
-        lines = SETTINGS | {"port": str(server.port), "unix_socket_directories": str(folder)} | settings
+        access = folder / "data" / "pg_hba.conf"
+        access.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+        lines = SETTINGS | {"port": str(server.port), "unix_socket_directories": ""} | settings
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
         return server

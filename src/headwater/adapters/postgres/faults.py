@@ -60,23 +60,14 @@ FAULTS: Final[tuple[tuple[tuple[type[Exception], ...], type[HeadwaterError], str
     ((UnicodeEncodeError, TypeError, ValueError, OverflowError), SchemaError, "a value cannot be stored: {kind}"),
 )
 REFUSALS: Final = (
+    ("no password supplied", "{place} wants a password for {user}: put it into the URL of the store"),
     ("password authentication failed", "{place} refused the password of {user}: check the URL of the store"),
-    (
-        "no password supplied",
-        "{place} wants a password for {user}: put it into the URL, or name a file by HEADWATER_STORE_FILE",
-    ),
     ("no pg_hba.conf entry", "{place} does not let {user} in from here: add a line to its pg_hba.conf"),
-    ("role ", "{place} knows no user {user}: check the URL of the store, or make the role"),
-    (
-        "database ",
-        "there is no database {database} on the server: make it (createdb {database}), or check the URL of the store",
-    ),
-    ("permission denied", "{user} may not connect to {place}: GRANT CONNECT ON DATABASE {database} TO {user}"),
     ("certificate", "the TLS certificate of {place} is not trusted: name its authority by sslrootcert=FILE in the URL"),
-    (
-        "does not support SSL",
-        "{place} offers no TLS: switch it on at the server, or name sslmode=disable in the URL to go without",
-    ),
+    ("does not support SSL", "{place} offers no TLS: switch it on there, or go without by sslmode=disable in the URL"),
+    ("FATAL:  role ", "{place} knows no user {user}: check the URL of the store, or make the role"),
+    ("FATAL:  database ", "there is no database {database} on the server: make it (createdb {database})"),
+    ("FATAL:  permission denied", "{user} may not connect: GRANT CONNECT ON DATABASE {database} TO {user}"),
 )
 """What libpq says of a connection that was refused for good; it gives no code, only words."""
 
@@ -99,7 +90,7 @@ def refused(error: psycopg.Error, place: Place) -> HeadwaterError:
     text = str(error)
     words = {"place": place.name, "user": place.user or "the user", "database": place.database}
     for part, ours in REFUSALS:
-        if part in text.partition("FATAL:")[2] or (part in text and part in {"certificate", "does not support SSL"}):
+        if part in text:
             return ConfigurationError(ours.format_map(words))
     return DatabaseError(
         f"{place.name} cannot be reached: start the server, or check host and port in the URL of the store"

@@ -16,7 +16,9 @@ CREATE TABLE headwater.schema_versions (
 );
 """
 LOCK: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
-THERE: Final = Statement("SELECT to_regclass('headwater.schema_versions') IS NOT NULL")
+THERE: Final = Statement(
+    "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'headwater' AND tablename = 'schema_versions')"
+)
 VERSIONS: Final = Statement("SELECT component, max(version) FROM headwater.schema_versions GROUP BY component")
 APPLIED: Final = "INSERT INTO headwater.schema_versions VALUES (%s, %s, %s)"
 DURABLE: Final = Statement("SELECT current_setting('synchronous_commit')")
@@ -38,8 +40,7 @@ def migrating(place: str, component: str, scripts: Sequence[str], now: int, *, u
     if found == len(scripts):
         return
     _check(place, component, found, len(scripts), upgrade)
-    yield [LOCK]
-    ((there,),), *_ = (yield [THERE])[0], None
+    _, ((there,),) = yield [LOCK, THERE]
     if not there:
         yield [Statement(one) for one in split(REGISTER)]
     found = (yield from versions()).get(component, 0)

@@ -51,7 +51,11 @@ class Server:
             connection = await psycopg.AsyncConnection.connect(autocommit=True, **options)
         except psycopg.Error as error:
             raise refused(error, self.place) from None
-        self._prepare(connection)
+        try:
+            self._prepare(connection)
+        except ConfigurationError:
+            await connection.close()
+            raise
         return connection
 
     def connect_now(self) -> Blocking:
@@ -62,7 +66,11 @@ class Server:
             connection = psycopg.Connection.connect(autocommit=True, **options)
         except psycopg.Error as error:
             raise refused(error, self.place) from None
-        self._prepare(connection)
+        try:
+            self._prepare(connection)
+        except ConfigurationError:
+            connection.close()
+            raise
         return connection
 
     def _prepare(self, connection: Asynchronous | Blocking) -> None:

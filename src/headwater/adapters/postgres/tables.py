@@ -26,7 +26,7 @@ TYPES: Final = {
 ARRAYS: Final = {name: kind.partition(" COLLATE")[0] for name, kind in TYPES.items()}
 
 KNOWN: Final = "SELECT columns, keys FROM headwater.read_models WHERE name = %s"
-THERE: Final = "SELECT to_regclass(quote_ident(%s)) IS NOT NULL"
+THERE: Final = "SELECT EXISTS (SELECT FROM pg_class WHERE relname = %s AND pg_table_is_visible(oid))"
 WRITE_DOWN: Final = "INSERT INTO headwater.read_models VALUES (%s, %s, %s)"
 FORGET: Final = "DELETE FROM headwater.read_models WHERE name = %s RETURNING 1"
 RENAME: Final = "UPDATE headwater.read_models SET name = %s WHERE name = %s"
