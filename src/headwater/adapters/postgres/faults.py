@@ -72,6 +72,12 @@ REFUSALS: Final = (
 """What libpq says of a connection that was refused for good; it gives no code, only words."""
 
 
+def lost(error: BaseException) -> bool:
+    """Whether it means that the connection is gone, or about to be: libpq's own errors have no code."""
+    code = error.sqlstate if isinstance(error, psycopg.OperationalError) else "other"
+    return code is None or code.startswith(("08", "57P"))
+
+
 def translate(error: BaseException, place: Place) -> HeadwaterError:
     """The error of ours for anything that was raised while working with the database at `place`."""
     if isinstance(error, HeadwaterError):

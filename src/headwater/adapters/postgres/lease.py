@@ -120,14 +120,20 @@ class LeaseHolder:
             if self._wake.wait(min((lease.ttl for lease in leases), default=60.0) / 3):
                 self._wake.clear()  # others came or went: begin anew
                 continue
-            try:
-                if connection is None or connection.closed:
-                    connection = self._pool.server.connect_now()
-                self._renew(connection, leases)
-            except (HeadwaterError, psycopg.Error):  # a lease that is not renewed ends by itself
-                continue
+            connection = self._renewed(connection, leases) or self._renewed(None, leases)
         if connection is not None:
             connection.close()
+
+    def _renewed(self, connection: Blocking | None, leases: list[PostgresLease]) -> Blocking | None:
+        """Renew; the connection, or None if it broke. A lease that is not renewed ends by itself."""
+        try:
+            connection = connection or self._pool.server.connect_now()
+            self._renew(connection, leases)
+        except (HeadwaterError, psycopg.Error):
+            if connection is not None:
+                connection.close()
+            return None
+        return connection
 
     def _renew(self, connection: Blocking, leases: list[PostgresLease]) -> None:
         if not leases:

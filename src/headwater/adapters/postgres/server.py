@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from headwater.adapters.postgres.faults import refused, translate
+from headwater.adapters.postgres.faults import lost, refused, translate
 from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined, run
 from headwater.adapters.postgres.url import Place
 from headwater.errors import ConfigurationError, DatabaseError
@@ -21,6 +21,8 @@ from headwater.errors import ConfigurationError, DatabaseError
 OLDEST: Final = 130_000
 BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 COMMIT: Final = Statement("COMMIT")
+ATTEMPTS: Final = 3
+"""How often statements are sent that may run twice."""
 PREPARED: Final = 500
 """Statements that a connection keeps prepared."""
 
@@ -111,18 +113,19 @@ class Pool:
                 await self._take_back(connection)
 
     async def rows(self, *statements: Statement) -> list[list[Row]]:
-        """The rows of statements that may run twice: a connection that broke while it lay idle is replaced."""
-        try:
-            return await self._rows(statements)
-        except LostError:
-            return await self._rows(statements)
+        """The rows of statements that may run twice: a connection that broke is replaced."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(LostError):
+                return await self._rows(statements)
+        return await self._rows(statements)
 
     async def _rows(self, statements: Sequence[Statement]) -> list[list[Row]]:
         async with self.take() as connection:
             try:
                 return await pipelined(connection, statements)
             except (psycopg.Error, ValueError, TypeError, OverflowError) as error:
-                if connection.closed:
+                if lost(error):
+                    await connection.close()
                     raise LostError(f"{self.server.place.name} closed the connection") from None
                 raise translate(error, self.server.place) from None
 
@@ -132,7 +135,7 @@ class Pool:
             try:
                 return await run(connection, _within(plan))
             except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is undone
-                await undo(connection)
+                await undo(connection, error)
                 raise translate(error, self.server.place) from None
 
     async def close(self) -> None:
@@ -164,10 +167,12 @@ def _within(plan: Plan[Result]) -> Plan[Result]:
     return result
 
 
-async def undo(connection: Asynchronous) -> None:
-    """Undo what is open on a connection, if it still works."""
+async def undo(connection: Asynchronous, error: BaseException) -> None:
+    """Undo what is open on a connection after an error; one that does not work any more is closed."""
     try:
-        if not connection.closed:
+        if lost(error):
+            await connection.close()
+        elif not connection.closed:
             await connection.rollback()
     except psycopg.Error:
         await connection.close()

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
-from headwater.adapters.postgres.faults import AGAIN, translate, translated
+from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
 from headwater.adapters.postgres.statement import pipelined_now, run_now
 from headwater.adapters.postgres.writer import RACES
@@ -128,8 +128,9 @@ class Desk:
             try:
                 pipelined_now(self._connection, [BEGIN])
             except psycopg.Error as error:
-                if not self._connection.closed:
+                if not lost(error):
                     raise translate(error, self._server.place) from None
+                self._connection.close()
             else:
                 return self._connection
         raise DatabaseError(f"{self._server.place.name} closes its connections at once: look into the server's log")
@@ -139,7 +140,8 @@ class Desk:
         try:
             pipelined_now(connection, [COMMIT])
         except psycopg.Error as error:
-            if connection.closed:
+            if lost(error):
+                connection.close()
                 raise Unknown(cause="the connection was lost") from None
             raise translate(error, self._server.place) from None
         if failed:

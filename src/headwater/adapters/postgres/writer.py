@@ -155,12 +155,12 @@ class Writer:
             answers: list[Answer] = end.value
             return answers
         except psycopg.Error as error:
-            if connection.closed and ending:
+            await undo(connection, error)
+            if ending and connection.closed:
                 raise DoubtError from error
-            await undo(connection)
             raise
-        except BaseException:
-            await undo(connection)
+        except BaseException as error:
+            await undo(connection, error)
             raise
 
     async def _ask(self, commit: Commit) -> list[Answer] | None:
