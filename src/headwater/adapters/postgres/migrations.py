@@ -14,6 +14,13 @@ CREATE SCHEMA headwater;
 CREATE TABLE headwater.schema_versions (
     component text NOT NULL, version integer NOT NULL, applied bigint NOT NULL, PRIMARY KEY (component, version)
 );
+
+CREATE FUNCTION headwater.expect(touched bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF touched <> wanted THEN
+        RAISE EXCEPTION 'another process was faster' USING ERRCODE = 'HW001';
+    END IF;
+END $$;
 """
 LOCK: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
 THERE: Final = Statement(

@@ -44,13 +44,6 @@ BEGIN
 END $$;
 CREATE TRIGGER fence BEFORE INSERT ON headwater.events FOR EACH STATEMENT EXECUTE FUNCTION headwater.fence();
 
-CREATE FUNCTION headwater.expect(touched bigint, wanted bigint) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF touched <> wanted THEN
-        RAISE EXCEPTION 'another process was faster' USING ERRCODE = 'HW001';
-    END IF;
-END $$;
-
 CREATE TABLE headwater.command_keys (
     tenant text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,

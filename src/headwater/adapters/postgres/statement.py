@@ -5,7 +5,7 @@ A plan is written once and driven on connections of both kinds: those of the loo
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -18,7 +18,7 @@ class Statement(NamedTuple):
     """One SQL statement and its values."""
 
     sql: str
-    values: Sequence[Any] = ()
+    values: Sequence[Any] | Mapping[str, Any] = ()
 
 
 Plan = Generator[list[Statement], list[list[Row]], Result]
