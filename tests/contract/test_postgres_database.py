@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from headwater.adapters.postgres import PostgresDatabase, database, server
 from headwater.adapters.postgres.migrations import split
 from headwater.adapters.postgres.url import Place
+from headwater.cli import main
 from headwater.clock import SystemClock
 from headwater.database import Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch
@@ -372,7 +375,8 @@ def test_verify_says_what_is_wrong(postgres: Databases, damage: str, words: str)
 def test_status_says_what_is_there_also_before_anything_is(postgres: Databases) -> None:
     async def main() -> None:
         url = postgres.make()
-        assert (await PostgresDatabase(url, CLOCK).status())["schema"] == {}
+        with pytest.raises(DatabaseError, match="no tables of Headwater"):
+            await PostgresDatabase(url, CLOCK).status()
         async with opened(url) as found:
             await found.commit([appending()])
             status = await found.status()
@@ -404,3 +408,33 @@ def test_a_log_that_was_dumped_and_restored_elsewhere_is_read_whole(postgres: Da
             assert answer == Committed(51, 51)
 
     asyncio.run(main())
+
+
+# --- the command line ---
+
+
+def test_the_command_line_keeps_a_database_up(
+    postgres: Databases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*words: str) -> tuple[int, str]:
+        code = main([*words, "--store", url])
+        return code, "".join(capsys.readouterr())
+
+    url = postgres.make()
+    for looking in (("db", "status"), ("events", "list")):
+        code, said = command(*looking)
+        assert code != 0
+        assert "no tables of Headwater" in said
+    assert run(url, "SELECT to_regclass('headwater.events')") == [(None,)]
+    assert command("db", "init")[1].strip().endswith("is made")
+    assert command("db", "init")[1].strip().endswith("was there, and is current")
+    assert command("db", "verify") == (0, "whole\n")
+    assert command("db", "upgrade") == (0, "nothing to do: database version 1\n")
+    assert json.loads(command("db", "status", "--json")[1])["schema"] == {"database": 1}
+    assert "CREATE TABLE headwater.events (" in command("db", "sql")[1]
+    assert command("db", "sql", "SELECT count(*) FROM headwater.events") == (0, "0\n")
+    code, said = command("db", "sql", "DELETE FROM headwater.events")
+    assert (code, "only reads" in said) == (1, True)
+    code, said = command("db", "backup", str(tmp_path / "copy"))
+    assert code != 0
+    assert "pg_dump" in said

@@ -29,12 +29,14 @@ SELECT count(*) FROM headwater.events WHERE type IN ('orders.OrderShipped', 'ord
 class PostgresFolder(Folder):
     """A folder of a run whose services keep their logs in databases of a server."""
 
-    def __init__(self, path: Path, stores: dict[str, str]) -> None:
+    def __init__(self, path: Path, stores: dict[str, str], channel: str = "") -> None:
         super().__init__(path)
         self.stores = stores
+        self.channel = channel
 
     def environment(self, service: str) -> dict[str, str]:
-        return super().environment(service) | {"HEADWATER_STORE": self.stores[service]}
+        found = super().environment(service) | {"HEADWATER_STORE": self.stores[service]}
+        return found | ({"HEADWATER_CHANNEL": self.channel} if self.channel else {})
 
     def copy(self, to: Path) -> Path:
         """Copies of the logs as SQLite files in a new folder: journals first, so that no message hides between."""

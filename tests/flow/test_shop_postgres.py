@@ -7,6 +7,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from examples.shop.demo import SAMPLE
 from examples.shop.feeder import client, feed
 from examples.shop.ledger import ledger
@@ -20,9 +22,10 @@ ORDERS = read_orders(SAMPLE, 300)
 CUT_OFF = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = ANY(%s) AND random() < 0.5"
 
 
-def test_the_ledger_holds_through_kills_and_cuts(tmp_path: Path, postgres: Databases) -> None:
+@pytest.mark.parametrize("channel", ["sqlite", "postgres"])
+def test_the_ledger_holds_through_kills_and_cuts(tmp_path: Path, postgres: Databases, channel: str) -> None:
     stores = {service: postgres.make() for service in SERVICES}
-    folder = PostgresFolder(tmp_path / "shop", stores)
+    folder = PostgresFolder(tmp_path / "shop", stores, postgres.make() if channel == "postgres" else "")
     folder.claim()
     services = Services(folder, {"SHOP_SEED": "1"})
     chance = random.Random(3)

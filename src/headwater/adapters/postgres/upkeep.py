@@ -11,6 +11,7 @@ from headwater.adapters.postgres.faults import translated
 from headwater.adapters.postgres.migrations import REGISTER, split
 from headwater.adapters.postgres.schema import COMPONENT, MIGRATIONS
 from headwater.adapters.postgres.server import Server
+from headwater.errors import DatabaseError
 
 CHECKS: Final = (
     (
@@ -45,7 +46,7 @@ SELECT pg_database_size(current_database()), (SELECT coalesce(max(position), 0) 
     (SELECT coalesce(sum(messages), 0)::bigint FROM headwater.held_totals), (SELECT count(*) FROM headwater.timers)
 """
 VERSIONS: Final = "SELECT component, max(version) FROM headwater.schema_versions GROUP BY component ORDER BY component"
-MADE: Final = "SELECT to_regclass('headwater.schema_versions') IS NOT NULL"
+MADE: Final = "SELECT to_regclass('headwater.events') IS NOT NULL"
 
 
 def verify(server: Server) -> list[str]:
@@ -69,11 +70,12 @@ def query(server: Server, sql: str, parameters: Sequence[Any] = ()) -> list[tupl
 def status(server: Server) -> dict[str, object]:
     """Figures of the database: bytes, versions of its tables, messages, and what waits."""
     ((version, made),) = query(server, f"SELECT current_setting('server_version'), ({MADE})")
-    figures: dict[str, object] = {"store": server.place.name, "postgresql": version, "schema": {}}
     if not made:
-        return figures
+        raise DatabaseError(f"{server.place.name} has no tables of Headwater: make them by `headwater db init`")
     ((size, position, held, timers),) = query(server, FIGURES)
-    return figures | {
+    return {
+        "store": server.place.name,
+        "postgresql": version,
         "schema": dict(query(server, VERSIONS)),
         "bytes": size,
         "position": position,
