@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -381,6 +382,49 @@ def test_a_lease_is_not_taken_over_while_a_write_under_it_is_open(postgres: Data
             taken = await taking
             assert taken is not None
             assert taken.epoch == lease.epoch + 1
+
+    asyncio.run(main())
+
+
+STOPPED = """
+import asyncio, os, signal, sys
+sys.path.insert(0, sys.argv[2])
+from tests.fault.test_postgres_outages import CLOCK, PostgresDatabase, appending
+
+async def main():
+    database = PostgresDatabase(sys.argv[1], CLOCK)
+    await database.open()
+    async with database.transaction() as transaction:
+        transaction.write([appending()])
+        print("in it", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+asyncio.run(main())
+"""
+
+
+def start_stopped(url: str) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen([sys.executable, "-c", STOPPED, url, root], stdout=subprocess.PIPE, text=True)
+
+
+def test_who_is_stopped_within_a_transaction_holds_nobody_up_for_good(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as database:
+            child = start_stopped(f"{url}?options=-c%20idle_in_transaction_session_timeout%3D1500")
+            try:
+                assert child.stdout is not None
+                assert await asyncio.to_thread(child.stdout.readline) == "in it\n"
+                await database.commit([appending("bank.Account/b")])
+                assert not await database.changed(0, 0.3)
+                assert isinstance((await database.commit([appending()]))[0], Committed)
+                assert await database.changed(0, 10.0)
+                assert [one.stream[-1] for one in await database.read(0, 10)] == ["b", "a"]
+            finally:
+                child.kill()
+                child.communicate()
 
     asyncio.run(main())
 

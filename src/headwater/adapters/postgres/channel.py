@@ -59,6 +59,8 @@ class PostgresChannel:
         self.clock = clock
         self.options = options or ChannelOptions()
         self.server = Server(Place(url))
+        if self.server.place.pooled:
+            raise ConfigurationError("a channel needs sessions of its own: name the server in its URL, not the pooler")
         self._process = int(clock.random() * PROCESSES)
         self._pool: Pool | None = None
         self._desk: ChannelDesk | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from msgspec import Struct
 
@@ -46,5 +46,5 @@ def parse_url(url: str, clock: Clock) -> tuple[str, Clock, ChannelOptions]:
         raise ConfigurationError(
             f"{redact(place)!r}: an option is negative or over {GREATEST:,}, or there are more than {MOST} partitions"
         )
-    found = f"{place}?{urlencode(others)}" if others else place
+    found = f"{place}?{urlencode(others, quote_via=quote)}" if others else place
     return found, clock, ChannelOptions(**options)  # type: ignore[arg-type]  # each has the type of its field

@@ -48,7 +48,7 @@ FAULTS: Final[tuple[tuple[tuple[type[Exception], ...], type[HeadwaterError], str
         "{place} takes no more connections: raise max_connections, or run fewer processes",
     ),
     (
-        (errors.QueryCanceled, errors.LockNotAvailable, errors.IdleInTransactionSessionTimeout),
+        (errors.QueryCanceled, errors.LockNotAvailable),
         DatabaseError,
         "{place} stopped a statement ({said}): look for what holds it up, or raise the server's time limit",
     ),
@@ -74,8 +74,9 @@ REFUSALS: Final = (
 
 def lost(error: BaseException) -> bool:
     """Whether it means that the connection is gone, or about to be: libpq's own errors have no code."""
-    code = error.sqlstate if isinstance(error, psycopg.OperationalError) else "other"
-    return code is None or code.startswith(("08", "57P"))
+    ended = psycopg.OperationalError | errors.IdleInTransactionSessionTimeout
+    code = error.sqlstate if isinstance(error, ended) else "other"
+    return code is None or code.startswith(("08", "57P", "25P03"))
 
 
 def translate(error: BaseException, place: Place) -> HeadwaterError:

@@ -81,6 +81,7 @@ class Server:
             raise ConfigurationError(
                 f"{self.place.name} is PostgreSQL {found}: 13 or newer is needed, upgrade the server"
             )
+        connection.prepare_threshold = None if self.place.pooled else 0
         connection.prepared_max = PREPARED
         set_json_loads(msgspec.json.decode, connection)
 

@@ -49,7 +49,7 @@ async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequen
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
-            await cursor.execute(sql, values or None, prepare=True)
+            await cursor.execute(sql, values or None)
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 
@@ -71,5 +71,5 @@ def pipelined_now(connection: psycopg.Connection[Row], statements: Sequence[Stat
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
-            cursor.execute(sql, values or None, prepare=True)
+            cursor.execute(sql, values or None)
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,14 +19,21 @@ DEFAULTS: Final[dict[str, str]] = {
     "tcp_user_timeout": "30000",
     "client_encoding": "utf8",
 }
+LONGEST: Final = "-c idle_in_transaction_session_timeout=30000"
+"""Who is stopped in the middle of a transaction holds up those who read the log for so many milliseconds, not for good."""
+POOLER: Final = "pooler"
 VERIFIED: Final[dict[str, str]] = {"sslmode": "verify-full", "sslrootcert": "system"}
 """What libpq prefers falls back to plain text without a word."""
 
 
 class Place:
-    """Where a database is: `options` for libpq, and a `name` without password for messages."""
+    """Where a database is: `options` for libpq, and a `name` without password for messages.
+
+    `pooler=transaction` in the URL says that a pooler stands between that gives every transaction another session.
+    """
 
     def __init__(self, url: str) -> None:
+        url, self.pooled = _pooled(url)
         if not url.startswith(SCHEMES):
             raise ConfigurationError(f"{_example(url)}: write postgresql://user@host:5432/database")
         try:
@@ -40,6 +48,8 @@ class Place:
         self.database = given["dbname"]
         self.user = given.get("user", "")
         self.options: dict[str, str] = DEFAULTS | ({} if self.local else VERIFIED) | given
+        if not self.pooled:  # a pooler's sessions are everybody's
+            self.options["options"] = f"{LONGEST} {given.get('options', '')}".strip()
         port = f":{given['port']}" if "port" in given else ""
         self.name = f"postgresql://{given.get('host', self.host)}{port}/{self.database}"
 
@@ -47,6 +57,17 @@ class Place:
     def local(self) -> bool:
         """Whether the server is on this machine: nobody listens on the way."""
         return all(_local(host) for host in self.host.split(","))
+
+
+def _pooled(url: str) -> tuple[str, bool]:
+    place, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not (found := [value for name, value in pairs if name == POOLER]):
+        return url, False
+    if found != ["transaction"]:
+        raise ConfigurationError(f"pooler={found[-1]} is no option of a PostgreSQL URL: write pooler=transaction")
+    others = urlencode([pair for pair in pairs if pair[0] != POOLER], quote_via=quote)
+    return (f"{place}?{others}" if others else place), True
 
 
 def _local(host: str) -> bool:
