@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,22 +69,27 @@ def _version(folder: Path) -> int:
 
 def install() -> None:
     """See to it that there are programs, by Debian's packages if need be. Raises Unavailable."""
-    if os.environ.get(GIVEN) or programs():
+    if not os.environ.get(GIVEN):
+        install_package("postgresql", lambda: programs() is not None)
+
+
+def install_package(package: str, there: Callable[[], bool]) -> None:
+    """Install one of Debian's packages where it is not `there`. Raises Unavailable."""
+    if there():
         return
     if os.getuid() or not shutil.which("apt-get"):
-        raise Unavailable(f"no PostgreSQL {OLDEST} or newer is installed: install it, or set {GIVEN}")
+        raise Unavailable(f"{package} is not installed: install it, or set {GIVEN} to a server's URL")
     with _lock(Path(tempfile.gettempdir()) / "headwater-apt.lock"), _no_service_starts():
-        if programs():
+        if there():
             return
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
-            done = subprocess.run(
-                ["apt-get", "--quiet", *command], check=False, env=environment, capture_output=True, text=True
-            )
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+            words = ["apt-get", "--quiet", *command]
+            done = subprocess.run(words, check=False, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise Unavailable(f"apt-get {command[0]} failed: {done.stderr.strip()[-300:]}")
-    if not programs():
-        raise Unavailable("Debian's postgresql is installed, but its programs are not where they should be")
+    if not there():
+        raise Unavailable(f"Debian's {package} is installed, but its programs are not where they should be")
 
 
 @contextmanager
