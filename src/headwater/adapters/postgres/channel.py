@@ -163,9 +163,6 @@ class PostgresChannel:
             except UnicodeEncodeError as error:
                 answer[index] = f"its topic, key or a header is no text: {error}"
                 continue
-            if b"\0" in topic:
-                answer[index] = "its topic has a NUL"
-                continue
             size = len(topic) + len(key) + len(headers) + len(one.body)
             if size > most:
                 answer[index] = f"it has {size} bytes, and {most} is the most"

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
+from headwater.adapters.postgres.text import escaped, plain
+
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
@@ -38,8 +40,8 @@ async def run(connection: psycopg.AsyncConnection[Row], plan: Plan[Result]) -> R
 
 async def _rows(connection: psycopg.AsyncConnection[Row], statement: Statement) -> list[Row]:
     cursor = connection.cursor(binary=True)
-    await cursor.execute(statement.sql, statement.values or None, prepare=False)
-    return await cursor.fetchall() if cursor.description else []
+    await cursor.execute(statement.sql, escaped(statement.values), prepare=False)
+    return plain(await cursor.fetchall()) if cursor.description else []
 
 
 async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
@@ -49,8 +51,8 @@ async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequen
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
-            await cursor.execute(sql, values or None)
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+            await cursor.execute(sql, escaped(values))
+    return [plain(await cursor.fetchall()) if cursor.description else [] for cursor in cursors]
 
 
 def run_now(connection: psycopg.Connection[Row], plan: Plan[Result]) -> Result:
@@ -71,5 +73,5 @@ def pipelined_now(connection: psycopg.Connection[Row], statements: Sequence[Stat
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
-            cursor.execute(sql, values or None)
-    return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+            cursor.execute(sql, escaped(values))
+    return [plain(cursor.fetchall()) if cursor.description else [] for cursor in cursors]

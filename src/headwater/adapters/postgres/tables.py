@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +15,7 @@ from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.errors import ConfigurationError, SchemaError
 from headwater.table import Table, Upsert
 
+LARGEST: Final = 2**63
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 TYPES: Final = {
     "text": 'text COLLATE "C"',
@@ -118,23 +120,38 @@ class Layout:
 
 def _integer(value: Any) -> int:
     whole = int(value)
-    if whole != value:
-        raise ValueError("not a whole number")
+    if whole != value or isinstance(value, str):
+        raise ValueError("an integer column holds whole numbers")
+    if not -LARGEST <= whole < LARGEST:
+        raise OverflowError("an integer column holds 64 bits")
     return whole
+
+
+def _real(value: Any) -> float:
+    if math.isnan(value):
+        raise ValueError("a real column holds numbers")
+    return float(value)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, int):
+        raise TypeError(f"{type(value).__name__} is no boolean")
+    return bool(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} is no text")
+    value.encode()
     return value
 
 
 PACK: Final[dict[str, Callable[[Any], Any]]] = {
     "text": _text,
     "integer": _integer,
-    "real": float,
-    "boolean": bool,
-    "bytes": bytes,
+    "real": _real,
+    "boolean": _boolean,
+    "bytes": lambda value: bytes(memoryview(value)),
     "json": lambda value: _encode(value).decode(),
 }
 

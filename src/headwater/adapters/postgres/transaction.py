@@ -42,7 +42,7 @@ class PostgresTransaction:
             numbers = count(1)
             numbered = MARKS.sub(lambda found: f"${next(numbers)}" if found[0] == "?" else found[0], sql)
             cursor = psycopg.RawCursor(self._connection)
-            cursor.execute(numbered if parameters else sql, parameters or None)
+            cursor.execute(numbered if parameters else sql, parameters or None, prepare=False)
             return cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
@@ -77,16 +77,16 @@ class PostgresTransaction:
 
     def _write(self, writes: Sequence[WriteSet]) -> list[Answer]:
         for _ in range(RACES):
-            self._connection.execute("SAVEPOINT writes")
+            self._connection.execute("SAVEPOINT writes", prepare=False)
             try:
                 answers = run_now(self._connection, writing(writes, self._folds))
             except BaseException as error:
                 if not self._connection.closed:
-                    self._connection.execute("ROLLBACK TO writes; RELEASE writes")
+                    self._connection.execute("ROLLBACK TO writes; RELEASE writes", prepare=False)
                 if isinstance(error, psycopg.Error) and error.sqlstate in AGAIN:
                     continue
                 raise
-            self._connection.execute("RELEASE writes")
+            self._connection.execute("RELEASE writes", prepare=False)
             return answers
         raise DatabaseError("other processes were faster again and again: try again")
 
