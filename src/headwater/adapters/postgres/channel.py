@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from headwater.adapters.postgres.bell import Bell
-from headwater.adapters.postgres.channel_desk import ChannelDesk, channel_error, place_locks
+from headwater.adapters.postgres.channel_desk import ChannelDesk, channel_error, publishing_locks
 from headwater.adapters.postgres.channel_options import PARTITIONS, ChannelOptions, parse_url
 from headwater.adapters.postgres.channel_schema import (
     COMPONENT,
@@ -225,7 +225,7 @@ class PostgresChannel:
 
 
 def _inserting(messages: list[Row], delayed: list[Row]) -> list[Statement]:
-    found = place_locks({(topic, partition) for _, partition, topic, *_ in messages})
+    found = publishing_locks(row[1] for row in messages)
     if messages:
         found.append(Statement(MESSAGES, columns(messages)))
     if delayed:

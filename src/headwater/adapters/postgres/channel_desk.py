@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from headwater.adapters.postgres.bell import Bell
-from headwater.adapters.postgres.channel_schema import DUE, MESSAGES, MOVED, MOVER, NEXT_DUE, PLACES, SETTLE
+from headwater.adapters.postgres.channel_schema import DUE, MESSAGES, MOVED, MOVER, NEXT_DUE, PARTITION_ENDS, SETTLE
 from headwater.adapters.postgres.channel_seat import Place
 from headwater.adapters.postgres.facts import columns, locking
 from headwater.adapters.postgres.server import Pool
@@ -125,9 +125,9 @@ def channel_error(error: HeadwaterError) -> HeadwaterError:
     return error if isinstance(error, ChannelError | ConfigurationError) else ChannelError(str(error))
 
 
-def place_locks(places: set[Place]) -> list[Statement]:
-    """The locks of those who publish in these places."""
-    return locking(PLACES, [f"{topic}\0{partition}" for topic, partition in places])
+def publishing_locks(partitions: Iterable[int]) -> list[Statement]:
+    """The locks of those who publish in these partitions."""
+    return locking(PARTITION_ENDS, {str(partition) for partition in partitions})
 
 
 def _key(item: tuple[tuple[str, str, int], Any]) -> tuple[str, str, int]:
@@ -142,5 +142,5 @@ def _moving(now: int) -> Plan[None]:
     """Put what is due among the messages: one does it at a time."""
     _, due = yield [*locking(MOVER, ["due"]), Statement(DUE, (now,))]
     if due:
-        yield place_locks({(topic, partition) for _, _, partition, topic, *_ in due})
+        yield publishing_locks(row[2] for row in due)
         yield [Statement(MESSAGES, columns([row[1:] for row in due])), Statement(MOVED, ([row[0] for row in due],))]

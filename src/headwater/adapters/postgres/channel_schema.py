@@ -1,7 +1,7 @@
 """The tables of a channel, as versioned forward migrations, in a schema of their own, and the statements that read them.
 
-Who publishes holds a lock of each place (topic and partition) that it writes to, until its end: within a place positions
-rise in the order of commits, so that whoever reads on from the last one misses nothing.
+Who publishes holds a lock of each partition that it writes to, until its end: within a partition positions rise in the
+order of commits, so that whoever reads on from the last one misses nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 
 COMPONENT: Final = "channel"
 
-PLACES: Final = 1_212_962_647
-"""The space of advisory locks that guard the ends of places."""
+PARTITION_ENDS: Final = 1_212_962_647
+"""The space of advisory locks that guard the ends of partitions."""
 GROUPS: Final = 1_212_962_648
 """The space of advisory locks under which a group shares its partitions."""
 PRESENCE: Final = 1_212_962_649
@@ -115,16 +115,19 @@ WHERE due <= %s ORDER BY due, id LIMIT 1000
 MOVED: Final = "DELETE FROM headwater_channel.delayed WHERE id = ANY(%s::bigint[])"
 
 FETCH: Final = """
-SELECT m.position, w.topic, w.partition, m.key, m.headers, m.body
-FROM unnest(%(topics)s::text[], %(partitions)s::integer[], %(after)s::bigint[]) AS w (topic, partition, after)
-CROSS JOIN LATERAL (
-    SELECT position, key, headers, body FROM headwater_channel.messages
-    WHERE topic = w.topic AND partition = w.partition AND position > w.after
-        AND (for_group IS NULL OR for_group = %(group)s)
-    ORDER BY position LIMIT %(limit)s
+SELECT m.* FROM unnest(%(order)s::integer[]) AS turn CROSS JOIN LATERAL (
+    SELECT one.position, w.topic, w.partition, one.key, one.headers, one.body
+    FROM unnest(%(topics)s::text[], %(partitions)s::integer[], %(after)s::bigint[]) AS w (topic, partition, after)
+    CROSS JOIN LATERAL (
+        SELECT position, key, headers, body FROM headwater_channel.messages
+        WHERE topic = w.topic AND partition = w.partition AND position > w.after
+            AND (for_group IS NULL OR for_group = %(group)s)
+        ORDER BY position LIMIT %(limit)s
+    ) AS one
+    WHERE w.partition = turn ORDER BY one.position LIMIT %(limit)s
 ) AS m LIMIT %(limit)s
 """
-"""Place by place, and no further than the limit."""
+"""Partition by partition, each in order of position, and no further than the limit."""
 JOIN: Final = """
 INSERT INTO headwater_channel.cursors
 SELECT %s, named, place, CASE WHEN %s THEN coalesce((

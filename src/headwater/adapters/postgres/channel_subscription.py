@@ -1,7 +1,7 @@
 """A member of a group that reads a channel. It waits in real time; what is delayed comes by the injected clock.
 
-Each (group, topic, partition) has a cursor, up to which all is acknowledged. A member reads on place by place, beginning
-each time with the one after that of the last message, so that a full place does not starve another.
+Each (group, topic, partition) has a cursor, up to which all is acknowledged. A member reads on partition by partition,
+beginning each time with the one after that of the last message, so that a full one does not starve another.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PostgresSubscription:
         self._epochs: dict[Place, int] = {}
         self._leaving: set[int] = set()
         self._in_hand: deque[Batch] = deque()
-        self._from: Place = ("", 0)
+        self._from = -1
         self._share_at = 0.0
         self._lost = False
 
@@ -74,7 +74,7 @@ class PostgresSubscription:
             for position, topic, partition, *_ in rows:
                 last[topic, partition] = position
             self._reached |= last
-            self._from = next(reversed(last))
+            self._from = rows[-1][2]
             self._in_hand.append(Batch(len(rows), ((rows[0][1], rows[0][2]), rows[0][0]), last))
         return _deliveries(rows)
 
@@ -129,12 +129,12 @@ class PostgresSubscription:
             self._forget_all()
 
     async def _read(self, limit: int) -> list[Row]:
-        places = sorted(place for place in self._reached if place[1] not in self._leaving)
-        places = [place for place in places if place > self._from] + [place for place in places if place <= self._from]
+        places = [(*place, at) for place, at in self._reached.items() if place[1] not in self._leaving]
         if not places or limit <= 0:
             return []
-        topics, partitions, after = columns([(*place, self._reached[place]) for place in places])
-        given: dict[str, Any] = {"topics": topics, "partitions": partitions, "after": after}
+        topics, partitions, after = columns(places)
+        order = sorted(set(partitions), key=lambda partition: (partition <= self._from, partition))
+        given: dict[str, Any] = {"order": order, "topics": topics, "partitions": partitions, "after": after}
         return await self._desk.rows(Statement(FETCH, given | {"group": self._group, "limit": limit}))
 
     def _settle(self, batch: Batch) -> None:
