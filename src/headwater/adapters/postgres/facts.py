@@ -38,6 +38,10 @@ HELD: Final = """
 SELECT h.consumer, h.stream, h.version FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS w (consumer, stream, version)
 JOIN headwater.held h ON h.consumer = w.consumer AND h.stream = w.stream AND h.version = w.version
 """
+STEPS: Final = """
+SELECT s.consumer, s.message_id, s.name FROM unnest(%s::text[], %s::text[], %s::text[]) AS w (consumer, message_id, name)
+JOIN headwater.steps s ON s.message_id = w.message_id AND s.consumer = w.consumer AND s.name = w.name
+"""
 TIMERS: Final = """
 SELECT t.owner, t.key, t.name, t.due FROM unnest(%s::text[], %s::text[], %s::text[]) AS w (owner, key, name)
 JOIN headwater.timers t ON t.owner = w.owner AND t.key = w.key AND t.name = w.name
@@ -74,6 +78,7 @@ def _kinds(wanted: Needs) -> list[tuple[str, Collection[Row]]]:
         (MARKS, wanted.marks),
         (CHECKPOINTS, [(name,) for name in wanted.checkpoints]),
         (HELD, wanted.held),
+        (STEPS, wanted.steps),
         (TIMERS, wanted.timers),
         (SAGAS, wanted.sagas),
     ]
@@ -91,6 +96,7 @@ def facts_of(wanted: Needs, results: Sequence[list[Row]]) -> Facts:
         marks={(consumer, stream): version for consumer, stream, version in found[MARKS]},
         checkpoints=dict(found[CHECKPOINTS]),
         held={(consumer, stream, version) for consumer, stream, version in found[HELD]},
+        steps={(consumer, message, name) for consumer, message, name in found[STEPS]},
         timers={(owner, key, name): due for owner, key, name, due in found[TIMERS]},
         sagas={(saga, key): version for saga, key, version in found[SAGAS]},
     )

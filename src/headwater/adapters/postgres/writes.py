@@ -88,8 +88,9 @@ SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[
     %s::integer[], %s::smallint[], %s::bigint[], %s::bytea[], %s::bytea[])
 """
 CLEAR: Final = "DELETE FROM headwater.steps WHERE message_id = %s AND consumer = %s AND name = %s"
-STEP: Final = """
-INSERT INTO headwater.steps VALUES (%s, %s, %s, %s, %s)
+NEW_STEP: Final = "INSERT INTO headwater.steps VALUES (%s, %s, %s, %s, %s)"
+STEP: Final = f"""
+{NEW_STEP}
 ON CONFLICT (message_id, consumer, name) DO UPDATE SET done = excluded.done, outcome = excluded.outcome
 """
 NOTES: Final = """
@@ -272,7 +273,8 @@ def _effects(standing: Sequence[WriteSet]) -> list[Statement]:
     for write in standing:
         for step in write.steps:
             named = (step.message_id, step.consumer, step.name)
-            found.append(Statement(CLEAR, named) if step.clear else Statement(STEP, (*named, step.done, step.outcome)))
+            kept = Statement(NEW_STEP if step.new else STEP, (*named, step.done, step.outcome))
+            found.append(Statement(CLEAR, named) if step.clear else kept)
     if notes := {one.note.feed: rows.as_text(one.note.messages) for one in standing if one.note is not None}:
         found.append(Statement(NOTES, columns(sorted(notes.items()))))
     if journal := [line for write in standing for line in write.journal]:
