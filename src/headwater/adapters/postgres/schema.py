@@ -33,7 +33,7 @@ CREATE TABLE headwater.events (
     stream text COLLATE "C" NOT NULL,
     id_text text COLLATE "C" NOT NULL DEFAULT '',
     data bytea NOT NULL,                 -- JSON in UTF-8 where the codec is 0
-    meta bytea NOT NULL,                 -- JSON in UTF-8
+    meta bytea NOT NULL,                 -- packed, or JSON in UTF-8
     UNIQUE (stream, version)
 );
 
