@@ -8,10 +8,13 @@ from pathlib import Path
 from headwater import Aggregate, App, Command, Event, Metadata, ReadModel, SystemClock, decide, evolve
 from headwater.adapters.sqlite import SqliteDatabase
 from headwater.database import WriteSet, stands
+from headwater.decider import decider_of, fold
 from headwater.message import Draft, encode_metadata
+from headwater.outbox import Outbox
+from headwater.schema import Schema
 from headwater.store import Append, CommandKey
 
-from .sample import EVENTS_AN_ORDER, any_json, line_json, order_id
+from .sample import EVENTS_AN_ORDER, any_json, line, line_json, order_id
 
 CATEGORY = "bench.Order"
 CLOCK = SystemClock()
@@ -100,8 +103,12 @@ def stream(number: int) -> str:
 
 def draft(version: int, data: bytes, meta: bytes) -> Draft:
     """One event as it is stored."""
-    name = "bench.Placed" if version == 1 else "bench.LineAdded"
-    return Draft("event", CLOCK.new_id(), name, 1, 0, CLOCK.now(), data, meta)
+    return Draft("event", CLOCK.new_id(), event_name(version), 1, 0, CLOCK.now(), data, meta)
+
+
+def event_name(version: int) -> str:
+    """The stored type of the event with this number of an order."""
+    return "bench.Placed" if version == 1 else "bench.LineAdded"
 
 
 def new_order(number: int, events: int, meta: bytes | None = None, key: CommandKey | None = None) -> WriteSet:
@@ -113,11 +120,35 @@ def new_order(number: int, events: int, meta: bytes | None = None, key: CommandK
 
 
 def new_stream(number: int, events: int) -> WriteSet:
-    """The same with data that was encoded before."""
+    """An order whose events were made and encoded before: the rows are those that the others store."""
     order = order_id(number)
+    name = str(order)
     meta = b"A" + order.bytes  # packed: a correlation and nothing else
-    drafts = [draft(version, any_json(version), meta) for version in range(1, events + 1)]
-    return WriteSet(appends=[Append(f"{CATEGORY}/{order}", 0, drafts)])
+    drafts = [
+        Draft("event", name, event_name(version), 1, 0, CLOCK.now(), any_json(version), meta)
+        for version in range(1, events + 1)
+    ]
+    return WriteSet(appends=[Append(f"{CATEGORY}/{name}", 0, drafts)])
+
+
+class Typed:
+    """Makes orders as an aggregate does: events of their classes, applied and encoded, with ids, times and metadata."""
+
+    def __init__(self) -> None:
+        schema = Schema("bench")
+        schema.add(Placed)
+        schema.add(LineAdded)
+        self._outbox = Outbox(schema, CLOCK, "bench")
+        self._decider = decider_of(Order, "bench")
+
+    def order(self, number: int, events: int) -> WriteSet:
+        """One order as one write set."""
+        name = str(order_id(number))
+        made = [(Placed if version == 1 else LineAdded)(**line(name, version)) for version in range(1, events + 1)]
+        fold(self._decider.evolve, self._decider.initial(), made)
+        meta = encode_metadata(Metadata(CLOCK.new_id()))
+        drafts = [self._outbox.draft(one, meta) for one in made]
+        return WriteSet(appends=[Append(f"{CATEGORY}/{name}", 0, drafts)])
 
 
 async def fill(database: SqliteDatabase, orders: Iterable[int], meta: bytes | None = None) -> None:

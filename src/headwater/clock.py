@@ -115,8 +115,9 @@ class SystemClock:
         return self._bits.random()
 
     def new_id(self) -> str:
-        self._last = max(self._last + 1, self.now())
-        return uuid7(self._last, self._bits.getrandbits(62))
+        now = time.time_ns() // 1000
+        self._last = last = now if now > self._last else self._last + 1
+        return uuid7(last, self._bits.getrandbits(62))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -160,13 +160,10 @@ def _accept(write: WriteSet, facts: Facts, result: Judgement) -> Committed:
     version = 0
     for append in write.appends:
         version = _place(append.stream, append.drafts, facts, result.recorded)
-    _accept_inbox(write, facts)
-    for cancel in write.cancels:
-        facts.timers.pop((cancel.owner, cancel.key, cancel.name), None)
-    for timer in write.timers:
-        facts.timers[timer.owner, timer.key, timer.name] = timer.due
-    for state in write.sagas:
-        facts.sagas[state.saga, state.key] = state.expect + 1
+    if write.marks or write.checkpoints or write.releases or write.holds or write.steps:
+        _accept_inbox(write, facts)
+    if write.cancels or write.timers or write.sagas:
+        _accept_instances(write, facts)
     if write.key is not None:
         settled = Settled(write.key.hash, facts.position, version)
         facts.keys[write.key.tenant, write.key.key] = settled
@@ -186,6 +183,15 @@ def _accept_inbox(write: WriteSet, facts: Facts) -> None:
         facts.held.add((held.consumer, held.message.stream, held.message.version))
     for step in write.steps:
         (facts.steps.discard if step.clear else facts.steps.add)((step.consumer, step.message_id, step.name))
+
+
+def _accept_instances(write: WriteSet, facts: Facts) -> None:
+    for cancel in write.cancels:
+        facts.timers.pop((cancel.owner, cancel.key, cancel.name), None)
+    for timer in write.timers:
+        facts.timers[timer.owner, timer.key, timer.name] = timer.due
+    for state in write.sagas:
+        facts.sagas[state.saga, state.key] = state.expect + 1
 
 
 def _place(stream: str, drafts: Sequence[Draft], facts: Facts, recorded: list[Recorded]) -> int:

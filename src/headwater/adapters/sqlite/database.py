@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import apsw
 
@@ -89,10 +89,10 @@ class SqliteDatabase(Reads):
         if not writes:
             return []
         results = await self._open_parts[0].submit(writes)
-        return [
-            result if result.__class__ is Committed else _answer(result, write)
-            for result, write in zip(results, writes, strict=True)
-        ]
+        for result in results:
+            if result.__class__ is not Committed:
+                return [_answer(result, write) for result, write in zip(results, writes, strict=True)]
+        return cast(list[Answer], results)
 
     def _commit(self, connection: apsw.Connection, writes: Sequence[WriteSet]) -> list[Answer]:
         self._grows = self._grows or any(write.appends for write in writes)

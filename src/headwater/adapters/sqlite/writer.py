@@ -84,13 +84,13 @@ class Writer(Generic[Request, Result]):
 
         A caller that is cancelled meanwhile does not learn the outcome; requests not yet begun are then dropped.
         """
-        self._check()
         loop = asyncio.get_running_loop()
         ticket: Ticket[Request, Result] = Ticket(requests, loop, loop.create_future())
         gathered = self._gathered.get(loop)
-        if gathered is not None:
+        if gathered is not None:  # the first of this turn has checked
             gathered.append(ticket)
             return await ticket.future
+        self._check()
         self._gathered[loop] = [ticket]
         try:
             await asyncio.sleep(0)  # whoever else writes in this turn of the loop joins
