@@ -26,7 +26,7 @@ def _watch(file: Path) -> None:
             waits.clear()
         return True
 
-    FileLock.take = timed  # type: ignore[method-assign]
+    FileLock.take = timed  # type: ignore[method-assign, assignment]
 
 
 if folder:

@@ -37,9 +37,7 @@ def many_events(setting: Setting) -> Iterator[Case]:
         yield _case("W2", f"{events} events, 1 writers, typed", setting, 1, events, typed=True)
 
 
-def _case(
-    work: str, name: str, setting: Setting, writers: int, events: int, *, typed: bool = False
-) -> Case:
+def _case(work: str, name: str, setting: Setting, writers: int, events: int, *, typed: bool = False) -> Case:
     measured: dict[str, Callable[[], Figures]] = {
         OURS: lambda: asyncio.run(_ours(setting, writers, events, typed=typed)),
         PEER: partial(_peer, setting, writers, events, typed=typed),

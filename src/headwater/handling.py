@@ -20,7 +20,7 @@ from headwater.clock import Clock
 from headwater.database import Answer, Collision, Database, Failed, WriteSet
 from headwater.decider import Decider, as_messages, fold
 from headwater.errors import Conflict, DeclarationError, KeyReused, Rejected, Unknown
-from headwater.message import Draft, Metadata, Recorded, encode_metadata, stream_of
+from headwater.message import Draft, Metadata, encode_metadata, stream_of
 from headwater.outbox import Outbox
 from headwater.schema import Schema
 from headwater.store import Append, CommandKey, Committed
@@ -192,18 +192,16 @@ class Handling:
             return
         recorded = await self.database.read_streams(dict.fromkeys(cold, 0))
         entries = {stream: Warm(0, decider.initial(), decider) for stream, decider in cold.items()}
+        payloads: dict[str, list[Any]] = {stream: [] for stream in entries}
         for one in recorded:
-            self._advance(entries[one.stream], one)
+            if one.kind == "event":
+                payloads[one.stream].append(self.schema.decode(one.type, one.type_version, one.data))
+            entries[one.stream].version = one.version
         for stream, entry in entries.items():
+            entry.state = fold(entry.decider.evolve, entry.state, payloads[stream])
             self._warm.setdefault(stream, entry)
         while len(self._warm) > max(WARM, len(targets)):
             self._warm.popitem(last=False)
-
-    def _advance(self, warm: Warm, recorded: Recorded) -> None:
-        if recorded.kind == "event":
-            payload = self.schema.decode(recorded.type, recorded.type_version, recorded.data)
-            warm.state = fold(warm.decider.evolve, warm.state, (payload,))
-        warm.version = recorded.version
 
     def version(self, stream: str) -> int | None:
         """The version that a warm aggregate is at; None if it is not warm."""

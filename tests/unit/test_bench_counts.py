@@ -140,7 +140,7 @@ def test_the_calls_for_a_set_within_a_commit(tmp_path: Path) -> None:
             with calls() as called:
                 for answer in transaction.write(writes):
                     stands(answer)
-        assert called.total() <= 11.2 * BATCH, called.most_common(8)  # of which the judge's are 5
+        assert called.total() <= 10.2 * BATCH, called.most_common(8)  # of which the judge's are 4
         await database.close()
 
     run(main)
@@ -156,7 +156,9 @@ def test_the_statements_of_a_commit_do_not_grow_with_its_sets(tmp_path: Path, st
             for answer in await database.commit([append(order, clock) for order in range(BATCH)]):
                 stands(answer)
         assert statements.count <= 12, statements.seen  # 8 of them INSERTs: 500 rows are 256 + 3 x 64 + 3 x 16 + 4
-        assert called.total() <= 6.2 * BATCH, called.most_common(8)
+        assert called.total() <= 4.1 * BATCH, called.most_common(
+            8
+        )  # making the sets; the writer's thread is not counted
         await database.close()
 
     run(main)
@@ -173,7 +175,7 @@ def test_a_command_on_a_warm_aggregate_reads_nothing_outside_its_commit(tmp_path
             with calls() as called:
                 await app.send(Add("1", 5), key="second")
             assert statements.count <= 6, statements.seen  # and the command keys: one SELECT, one INSERT
-            assert called.total() <= 92, called.most_common(8)
+            assert called.total() <= 88, called.most_common(8)
 
     run(main)
 

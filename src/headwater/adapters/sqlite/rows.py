@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from headwater.clock import uuid_bytes, uuid_text
+from headwater.clock import uuid_bytes
 from headwater.inbox import Held, Reason
 from headwater.message import JSON, Draft, Recorded
 from headwater.timer import Timer
@@ -37,7 +37,8 @@ def recorded(rows: Iterable[Row]) -> list[Recorded]:
     found = []
     for position, stream, version, kind, mark, name, type_version, codec, time, previous, data, meta in rows:
         if mark.__class__ is bytes:
-            mark = uuid_text(mark)  # noqa: PLW2901
+            text = mark.hex()  # as uuid_text does: a call less for each of a million
+            mark = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"  # noqa: PLW2901
         found.append(
             Recorded(position, stream, version, kind, mark, name, type_version, codec, time, previous, data, meta)
         )
