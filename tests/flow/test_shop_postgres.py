@@ -44,12 +44,15 @@ def test_the_ledger_holds_through_kills_and_cuts(tmp_path: Path, postgres: Datab
             services.start(service)
             names = [url.rpartition("/")[2] for url in stores.values()]
             await asyncio.to_thread(postgres.run, CUT_OFF, names)
+            services.restart_fallen()  # cut off while it started, more often than it tries
         await feeding
 
     try:
         services.start_all()
         time.sleep(1.0)
         asyncio.run(harm())
+        time.sleep(1.0)
+        services.restart_fallen()
         copy = folder.wait(len(ORDERS), 40)
     finally:
         services.stop_all()

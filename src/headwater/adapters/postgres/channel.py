@@ -80,7 +80,7 @@ class PostgresChannel:
             return
         pool = Pool(self.server, lambda: None)
         try:
-            self._partitions = await pool.transact(self._preparing())
+            self._partitions = await pool.settle(self._preparing)
         except HeadwaterError as error:
             await pool.close()
             raise channel_error(error) from None

@@ -79,7 +79,7 @@ class PostgresDatabase(Reads):
         pool = Pool(self.server, self._lost)
         self._horizon = Horizon(pool)
         try:
-            await pool.transact(self._migrating(upgrade))
+            await pool.settle(lambda: self._migrating(upgrade))
             await self._horizon.look()
         except BaseException:
             await pool.close()
@@ -139,7 +139,7 @@ class PostgresDatabase(Reads):
         return await self._open_parts.leases.acquire(name, owner, ttl)
 
     async def register(self, consumers: Sequence[Consuming]) -> None:
-        await self._open_pool.transact(_registering(consumers))
+        await self._open_pool.settle(lambda: _registering(consumers))
 
     async def forget_keys(self, before: int) -> int:
         forgotten = 0
@@ -150,10 +150,10 @@ class PostgresDatabase(Reads):
             forgotten += gone
 
     async def create_table(self, table: Table) -> None:
-        await self._open_pool.transact(_locked(tables.creating(table)))
+        await self._open_pool.settle(lambda: _locked(tables.creating(table)))
 
     async def drop_table(self, table: Table) -> None:
-        await self._open_pool.transact(_locked(tables.dropping(table.name)))
+        await self._open_pool.settle(lambda: _locked(tables.dropping(table.name)))
 
     async def swap_table(self, built: Table, live: Table, reader: str, built_reader: str, expect: int) -> bool:
         return await self._open_pool.transact(_swapping(built, live, reader, built_reader, expect))

@@ -69,7 +69,7 @@ class LeaseHolder:
     async def acquire(self, name: str, owner: str, ttl: float) -> PostgresLease | None:
         """Take a lease if it is free, its owner's own, or has expired."""
         began = time.monotonic()
-        epoch = await self._pool.transact(_taking(name, owner, ttl))
+        epoch = await self._pool.settle(lambda: _taking(name, owner, ttl))
         if epoch is None:
             return None
         lease = PostgresLease(self, name, epoch, ttl, began)

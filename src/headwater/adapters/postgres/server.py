@@ -137,7 +137,16 @@ class Pool:
                 return await run(connection, _within(plan))
             except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is undone
                 await undo(connection, error)
+                if lost(error):
+                    raise LostError(f"{self.server.place.name} closed the connection") from None
                 raise translate(error, self.server.place) from None
+
+    async def settle(self, plan: Callable[[], Plan[Result]]) -> Result:
+        """Drive a plan within a transaction which may run twice: where a connection breaks, it is made anew."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(LostError):
+                return await self.transact(plan())
+        return await self.transact(plan())
 
     async def close(self) -> None:
         """Close the connections that lie idle; those in use are closed when they come back."""
