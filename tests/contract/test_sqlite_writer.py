@@ -14,7 +14,7 @@ import pytest
 
 from headwater.adapters.sqlite.file import File, Reader
 from headwater.adapters.sqlite.migrations import migrate
-from headwater.adapters.sqlite.writer import Writer
+from headwater.adapters.sqlite.writer import ALONE, Writer
 from headwater.errors import DatabaseError, DatabaseFull, HeadwaterError, SchemaError, Unknown
 
 TABLE = "CREATE TABLE numbers (number INTEGER NOT NULL) STRICT"
@@ -44,6 +44,12 @@ class Desk:
 
     def hint(self) -> None:
         self.hints += 1
+
+    async def write_alone(self) -> None:
+        """Write 0, and be alone for so long that the next is written in the loop."""
+        await self.writer.submit([0])
+        for _ in range(ALONE - 1):
+            await self.writer.submit([])
 
     @property
     def in_loop(self) -> list[bool]:
@@ -327,7 +333,8 @@ NEVER = 1e-9
 def test_what_is_alone_is_written_in_the_loop_once_the_disk_was_quick(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            for number in range(4):
+            await desk.write_alone()
+            for number in range(1, 4):
                 [answer] = await desk.writer.submit([number])
                 assert not isinstance(answer, HeadwaterError)
             assert desk.in_loop == [False, True, True, True]
@@ -340,7 +347,8 @@ def test_what_is_alone_is_written_in_the_loop_once_the_disk_was_quick(tmp_path: 
 def test_on_a_slow_disk_the_loop_is_never_blocked(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=NEVER) as desk:
-            for number in range(4):
+            await desk.write_alone()
+            for number in range(1, 4):
                 await desk.writer.submit([number])
             assert desk.in_loop == [False] * 4
 
@@ -350,11 +358,14 @@ def test_on_a_slow_disk_the_loop_is_never_blocked(tmp_path: Path) -> None:
 def test_company_is_written_together_in_the_thread(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             await asyncio.gather(*(desk.writer.submit([number]) for number in range(1, 9)))
             await desk.writer.submit([9])
             assert desk.groups == [[0], [*range(1, 9)], [9]]
-            assert desk.in_loop == [False, False, True]
+            assert desk.in_loop == [False] * 3
+            for number in range(10, 10 + ALONE):
+                await desk.writer.submit([number])
+            assert desk.in_loop == [False] * (ALONE + 2) + [True]
 
     asyncio.run(main())
 
@@ -362,7 +373,7 @@ def test_company_is_written_together_in_the_thread(tmp_path: Path) -> None:
 def test_what_comes_while_the_thread_writes_waits_its_turn(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             gate = threading.Event()
             together = [asyncio.create_task(desk.writer.submit([one])) for one in (gate, 1)]
             await asyncio.sleep(0.05)
@@ -380,7 +391,7 @@ def test_what_comes_while_the_thread_writes_waits_its_turn(tmp_path: Path) -> No
 def test_the_loop_waits_for_no_other_process(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             with desk.file.lock():
                 task = asyncio.create_task(desk.writer.submit([1]))
                 await asyncio.sleep(0.05)
@@ -395,7 +406,7 @@ def test_the_loop_waits_for_no_other_process(tmp_path: Path) -> None:
 def test_the_loop_waits_for_no_program_that_does_not_take_our_lock(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             other = apsw.Connection(str(desk.file.path))
             other.execute("BEGIN IMMEDIATE")
             task = asyncio.create_task(desk.writer.submit([1]))
@@ -413,7 +424,7 @@ def test_the_loop_waits_for_no_program_that_does_not_take_our_lock(tmp_path: Pat
 def test_what_falls_in_the_loop_is_tried_in_the_thread_and_the_guilty_fall_alone(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             answers = await desk.writer.submit([1, "two", 3])
             assert [isinstance(answer, SchemaError) for answer in answers] == [False, True, False]
             assert desk.in_loop[:3] == [False, True, False]
@@ -429,7 +440,7 @@ def test_an_error_of_the_disk_in_the_loop_is_unknown_and_not_tried_again(
     async def main() -> None:
         monkeypatch.setattr(apsw, "Connection", BrokenConnection)
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             monkeypatch.setattr(BrokenConnection, "broken", broken)
             answers = await desk.writer.submit([1, 2])
             assert [type(answer) for answer in answers] == [Unknown, Unknown]
@@ -445,7 +456,7 @@ def test_an_error_of_the_disk_in_the_loop_is_unknown_and_not_tried_again(
 def test_one_that_is_cancelled_before_it_is_written_is_dropped_and_takes_nobody_along(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             first, second, third = (asyncio.create_task(desk.writer.submit([number])) for number in (1, 2, 3))
             await asyncio.sleep(0)
             first.cancel()
@@ -463,7 +474,7 @@ def test_one_that_is_cancelled_before_it_is_written_is_dropped_and_takes_nobody_
 def test_a_loan_comes_after_what_was_submitted_before_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with desk_at(tmp_path, quick=ALWAYS) as desk:
-            await desk.writer.submit([0])
+            await desk.write_alone()
             before = asyncio.create_task(desk.writer.submit([1]))
             await asyncio.sleep(0)
             async with desk.writer.exclusive() as loan:
@@ -490,10 +501,12 @@ def test_a_loop_that_writes_alone_lets_its_other_tasks_run(tmp_path: Path) -> No
                     await asyncio.sleep(0)
 
             task = asyncio.create_task(other())
+            await desk.write_alone()
+            turns = 0
             for number in range(20):
                 await desk.writer.submit([number])
             task.cancel()
-            assert turns >= 19
-            assert desk.in_loop.count(True) == 19
+            assert turns >= 20
+            assert desk.in_loop.count(True) == 20
 
     asyncio.run(main())

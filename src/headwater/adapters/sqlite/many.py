@@ -29,6 +29,9 @@ def insert(connection: apsw.Connection, into: str, rows: Sequence[Sequence[Any]]
     if not rows:
         return
     width, start = len(rows[0]), 0
+    if len(rows) == 1:
+        connection.execute(statement(into, width, 1, tail), rows[0])
+        return
     for size in SIZES:
         while len(rows) - start >= size:
             values = list(chain.from_iterable(rows[start : start + size]))

@@ -33,6 +33,8 @@ QUICK: Final = 0.001
 """Seconds that a transaction may block an event loop."""
 MEMORY: Final = 8
 """How many transactions the mean is over that tells how long the next may last."""
+ALONE: Final = 8
+"""How many in a row must have been alone before the next is taken to be: the loop has nothing better to do."""
 
 
 class Ticket(Struct, Generic[Request, Result], frozen=True):
@@ -49,7 +51,7 @@ class Writer(Generic[Request, Result]):
     A transaction takes about `limit` requests. If it fails it is undone and its halves are tried, down to the guilty
     request alone, whose result is then the error. A result is `Unknown` where the disk failed at COMMIT. `committed` is
     called after each transaction that changed something. `work` may be called again after a failure. Both are called in
-    the writer's thread, or, while transactions last less than `quick` seconds, in the loop of a request that is alone.
+    the writer's thread, or, while transactions last less than `quick` seconds, in the loop of requests that come alone.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Writer(Generic[Request, Result]):
         self._queued: deque[Ticket[Request, Result] | Loan | None] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._busy = False
+        self._alone = 0
         self._closed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"headwater-writer {file.path.name}", daemon=True)
@@ -145,17 +148,16 @@ class Writer(Generic[Request, Result]):
 
     def _send_off(self, loop: asyncio.AbstractEventLoop) -> list[Result | HeadwaterError] | None:
         """Write what this turn of the loop has gathered if it is but one, and give the results; else send it on."""
-        tickets = self._gathered.pop(loop, ())
-        results = self._write_here(tickets[0]) if len(tickets) == 1 else None
+        tickets = self._gathered.pop(loop, [])
+        self._alone = self._alone + 1 if len(tickets) == 1 and not (self._queued or self._busy) else 0
+        results = self._write_here(tickets[0]) if self._alone > ALONE else None
         if results is None:
             self._enqueue(tickets)
         return results
 
     def _write_here(self, ticket: Ticket[Request, Result]) -> list[Result | HeadwaterError] | None:
         """The results, at once; None where that would mean to wait, or where it failed: the thread is to try."""
-        if self._queued or self._busy or self._lasting >= self._quick or ticket.future.done():
-            return None
-        if not self._turn.acquire(blocking=False):
+        if self._lasting >= self._quick or ticket.future.done() or not self._turn.acquire(blocking=False):
             return None
         try:
             return list(self._transact(ticket.requests, wait=False))
