@@ -35,7 +35,7 @@ class Warm(Struct):
     version: int
     state: Any
     decider: Decider
-    pending: asyncio.Future[Any] | None = None
+    pending: asyncio.Future[Answer] | None = None
     key: CommandKey | None = None
 
 
@@ -133,12 +133,11 @@ class Handling:
             raise KeyReused(f"the command key {key.key!r} was used before for a different command; use a new key")
         return Committed(settled.position, settled.version, repeated=True)
 
-    async def _on_disk(self, stream: str, version: int, pending: asyncio.Future[Any] | None, warm: Warm) -> bool:
+    async def _on_disk(self, stream: str, version: int, pending: asyncio.Future[Answer] | None, warm: Warm) -> bool:
         """Whether a decision on a version that may still wait for its commit rests on what is, and is the newest."""
         if pending is not None:
             await asyncio.wait([pending])
-            failed = pending.cancelled() or pending.exception() is not None
-            newest = not failed and is_new(pending.result()[0])
+            newest = not pending.cancelled() and is_new(pending.result())
         else:
             stored = await self.database.read_stream(stream, max(version - 1, 0), 2)
             newest = [one.version for one in stored] == ([version] if version else [])
@@ -154,13 +153,15 @@ class Handling:
             after=warm.key if warm.pending is not None else None,
         )
         fault.point("handling.decided")
-        pending = asyncio.ensure_future(self.database.commit([write]))
+        pending: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         warm.pending, warm.key = pending, key
         try:
-            [answer] = await asyncio.shield(pending)
-        except BaseException:
+            [answer] = await self.database.commit([write])
+        except BaseException:  # also where the caller is cancelled: whether it stands shows when it is decided on
+            pending.cancel()
             self._drop(proposal.stream, warm)
             raise
+        pending.set_result(answer)
         fault.point("handling.committed")
         if warm.pending is pending:
             warm.pending = None
