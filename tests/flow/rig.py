@@ -52,6 +52,7 @@ def failing_commits(
         if not hit:
             return await commit(writes)
         left[0] -= 1
+        await asyncio.sleep(0)  # as a commit does
         if after:
             await commit(writes)
         if answered:

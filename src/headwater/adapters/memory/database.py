@@ -117,6 +117,7 @@ class MemoryDatabase:
     # --- commits ---
 
     async def commit(self, writes: Sequence[WriteSet]) -> list[Answer]:
+        await asyncio.sleep(0)  # what is submitted is not yet begun: others are before it
         await self._turn()
         change = Change(self._data)
         answers = write(change, writes, self._folds)
