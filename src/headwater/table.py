@@ -37,6 +37,11 @@ class Upsert(Struct, frozen=True, gc=False):
     deleted: Sequence[tuple[Any, ...]] = ()
 
 
+def turn_of(reader: str) -> str:
+    """The name of a checkpoint that moves with every change to the rows of a reader's table that the reader did not make."""
+    return f"{reader}/turn"
+
+
 class Tables(Protocol):
     """Reads and makes the tables of read models."""
 
@@ -56,7 +61,7 @@ class Tables(Protocol):
         """Put `built` in the place of `live`, and the checkpoint of `built_reader` in that of `reader`, in one transaction.
 
         Only if both readers stand at `expect`; no `reader` (empty) means a table that is folded inline, which stands where
-        the log ends. The old table is dropped.
+        the log ends. The old table is dropped, and the turn of `reader` moves: what it folded on the old rows falls.
         """
         ...
 

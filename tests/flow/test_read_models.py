@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import sys
+from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -28,7 +29,7 @@ from headwater import (
     decide,
     evolve,
 )
-from headwater.database import WriteSet
+from headwater.database import Answer, WriteSet
 from headwater.inbox import Reason
 from headwater.message import Draft
 from headwater.projection import rebuild
@@ -430,6 +431,29 @@ async def test_a_rebuild_goes_on_beside_the_live_one_with_writes_going_on(model,
         await world.settle()
         assert [row.count for row in await app.find(model)] == [22] * 5
         assert await world.held(app) == []
+
+
+@played
+async def test_a_batch_that_was_folded_on_the_old_rows_is_folded_again_on_the_rebuilt_ones():
+    app = store()
+    async with Harness(app) as world:
+        await put(app, "a", shelf="one")
+        await world.settle()
+        await put(app, "b", shelf="one")
+        spoil(world, app, Item.__table__)
+        database = world.databases["store"]
+        commit, rebuilds = database.commit, []
+
+        async def swapped_before(writes: Sequence[WriteSet]) -> Sequence[Answer]:
+            if not rebuilds and any(one.table.name == "item" for write in writes for one in write.upserts):
+                rebuilds.append(True)
+                assert await rebuilt(world, app, Item) == 1
+            return await commit(writes)
+
+        database.commit = swapped_before
+        await world.settle()
+        assert rebuilds
+        assert [row.count for row in await app.find(Item)] == [2]
 
 
 @played

@@ -13,14 +13,14 @@ from headwater.database import Database, InlineFold, Transaction
 from headwater.message import Recorded
 from headwater.projection.declare import Projection, Unstorable
 from headwater.schema import Schema
-from headwater.table import Upsert
+from headwater.table import Upsert, turn_of
 
 
 class ProjectionWorker:
     """Folds a batch by key in memory and writes the rows at once.
 
-    Where a channel feeds it, several members fold into the same rows: each batch moves a count by compare-and-set, so that
-    none writes over what another has folded meanwhile.
+    A batch stands only in the turn of the table in which its rows were read: a rebuilt table that takes the place of the old
+    one moves the turn, and where a channel feeds several members that fold into the same rows, so does each of their batches.
     """
 
     kind = "read model"
@@ -33,6 +33,7 @@ class ProjectionWorker:
         self.database = database
         self.types = types_of(projection, schema)
         self._shared = any(schema.of(event).service != schema.service for event in projection.evolve)
+        self._turn: int | None = None
 
     def wants(self, message: Recorded) -> bool:
         """Events of its classes."""
@@ -52,7 +53,7 @@ class ProjectionWorker:
             return error
 
     async def _fold(self, events: Sequence[Any], todo: Sequence[int], *, check: bool = False) -> Outcome:
-        turn = await self._next_turn() if self._shared else ()
+        turn = await self._this_turn()
         keys = {self.projection.key_of(events[one]) for one in todo if not isinstance(events[one], Exception)}
         rows = await self.database.rows(self.projection.table, list(keys))
         at = 0
@@ -65,20 +66,22 @@ class ProjectionWorker:
                 yield events[at]
 
         try:
-            return Outcome(upserts=[self.projection.fold(rows, in_turn(), check=check)], checkpoints=turn)
+            return Outcome(upserts=[self.projection.fold(rows, in_turn(), check=check)], checkpoints=[turn])
         except Exception as error:
             if isinstance(error, Unstorable) and not check:
                 return await self._fold(events, todo, check=True)
             raise Faulty(at, error) from error
 
-    async def _next_turn(self) -> Sequence[Checkpoint]:
-        name = f"{self.name}/turn"
-        count = await self.database.checkpoint(name)
-        return [Checkpoint(name, count + 1, count)]
+    async def _this_turn(self) -> Checkpoint:
+        """The turn that rows are read in; who folds alone knows it until a batch falls."""
+        name = turn_of(self.name)
+        if self._shared or self._turn is None:
+            self._turn = await self.database.checkpoint(name)
+        return Checkpoint(name, self._turn + self._shared, self._turn)
 
     def undo(self) -> None:
-        """Nothing is remembered between batches."""
-        return
+        """A batch fell: the turn may have moved."""
+        self._turn = None
 
 
 def types_of(projection: Projection, schema: Schema) -> frozenset[str]:

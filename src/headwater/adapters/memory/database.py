@@ -34,7 +34,7 @@ from headwater.inbox import Held, Reason, Step
 from headwater.lease import Lease
 from headwater.message import Recorded
 from headwater.store import Settled
-from headwater.table import Table
+from headwater.table import Table, turn_of
 from headwater.timer import SagaState, Timer
 
 SCHEME = "memory://"
@@ -317,6 +317,8 @@ class MemoryDatabase:
         tables[TABLES][live.name] = live
         tables[rows_table(live)] = tables.pop(rows_table(built), {})
         checkpoints.pop(built_reader, None)
+        if reader:
+            checkpoints[turn_of(reader)] = checkpoints.get(turn_of(reader), 0) + 1
         return True
 
     async def drop_table(self, table: Table) -> None:

@@ -29,9 +29,10 @@ from headwater.database import Answer, Capabilities, Failed, InlineFold, WriteSe
 from headwater.errors import DatabaseError, HeadwaterError, KeyReused, Unknown
 from headwater.lease import Lease
 from headwater.store import Committed
-from headwater.table import Table
+from headwater.table import Table, turn_of
 from headwater.telemetry import signal
 
+NEXT_TURN: Final = "INSERT INTO checkpoints VALUES (?, 1) ON CONFLICT DO UPDATE SET position = position + 1"
 KEYS: Final = """
 SELECT tenant, key, time < ?3 FROM command_keys WHERE (tenant, key) > (?1, ?2) ORDER BY tenant, key LIMIT 2000
 """
@@ -163,6 +164,8 @@ class SqliteDatabase(Reads):
                     return False
             tables.swap(connection, built, live)
             connection.execute("DELETE FROM checkpoints WHERE name = ?", (built_reader,))
+            if reader:
+                connection.execute(NEXT_TURN, (turn_of(reader),))
         return True
 
     # --- for operators ---

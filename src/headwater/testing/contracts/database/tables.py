@@ -12,7 +12,7 @@ from headwater.database import Collision, Database, Failed, InlineFold, WriteSet
 from headwater.errors import ConfigurationError, HeadwaterError
 from headwater.message import Recorded
 from headwater.store import Append, Committed
-from headwater.table import Column, Table, Upsert
+from headwater.table import Column, Table, Upsert, turn_of
 from headwater.testing.clock import VirtualClock
 from headwater.testing.contracts.database.case import DatabaseCase, promise
 from headwater.testing.contracts.database.values import (
@@ -209,6 +209,20 @@ class SwapPromises(DatabaseCase):
         await committing(database, rows_of(WIDER, ("a", 0, "")), WriteSet(checkpoints=[Checkpoint("live", 10, 9)]))
         with pytest.raises(ConfigurationError, match="rebuild"):
             await database.create_table(TOTALS)
+
+    @promise
+    async def test_what_the_reader_folded_on_the_old_rows_falls(self, database: Database, clock: VirtualClock) -> None:
+        await two_tables(database, 9, 9)
+        turn = turn_of("live")
+        before = await database.checkpoint(turn)
+        assert await database.swap_table(BUILT, WIDER, "live", "built", 9)
+        folded = WriteSet(
+            upserts=[Upsert(WIDER, [("a", 2, "")])],
+            checkpoints=[Checkpoint("live", 10, 9), Checkpoint(turn, before, before)],
+        )
+        [answer] = await database.commit([folded])
+        assert isinstance(answer, Collision)
+        assert await database.rows(WIDER, [("a",)]) == {("a",): ("a", 100, "ada")}
 
     @promise
     async def test_readers_that_stand_elsewhere_change_nothing(self, database: Database, clock: VirtualClock) -> None:
