@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -71,6 +72,7 @@ def lost_release() -> Plant:
 respan = SqliteSubscription._respan
 fetch_sql = channel_schema.fetch_sql
 apply = Publish.apply
+publish = SqliteChannel.publish
 
 
 def fetching(changed: Callable[[str], str]) -> Plant:
@@ -84,14 +86,22 @@ def any_epoch() -> Plant:
     )
 
 
-def trimming() -> Plant:
-    """What is old is deleted, whether or not all groups have it."""
+@contextmanager
+def trimming() -> Iterator[None]:
+    """What is old is deleted, whether or not all groups have it: before a publish is answered, so that each run is the same."""
 
     def trimmed(self: Trim, connection: apsw.Connection) -> tuple[int, int]:
         connection.execute("DELETE FROM messages WHERE time < ?", (self.before,))
         return 0, 0
 
-    return mock.patch.object(Trim, "apply", trimmed)
+    async def published(self: SqliteChannel, *arguments: Any, **options: Any) -> dict[int, str]:
+        answer = await publish(self, *arguments, **options)
+        if self._trimming is not None:
+            await asyncio.wait({self._trimming})
+        return answer
+
+    with mock.patch.object(Trim, "apply", trimmed), mock.patch.object(SqliteChannel, "publish", published):
+        yield
 
 
 PLANTS: dict[str, Callable[[], Plant]] = {
