@@ -11,8 +11,10 @@ from unittest import mock
 import apsw
 
 from headwater import fault
+from headwater.adapters.memory import database as memory_database
 from headwater.adapters.memory import writing
 from headwater.adapters.sqlite import SqliteDatabase, session, tables, writer, writes
+from headwater.adapters.sqlite import database as sqlite_database
 from headwater.adapters.sqlite.file import PRAGMAS, File
 from headwater.adapters.sqlite.lock import FileLock
 from headwater.adapters.sqlite.session import Session
@@ -158,3 +160,16 @@ def rebuilt_read_model_swapped_unseen() -> Patch:
         return True
 
     return mock.patch.object(SqliteDatabase, "swap_table", swap)
+
+
+@planted(
+    Promise.EFFECT_ONCE,
+    Suite(f"{CONTRACT}test_what_the_reader_folded_on_the_old_rows_falls"),
+    Suite(
+        "tests/flow/test_read_models.py::"
+        "test_a_batch_that_was_folded_on_the_old_rows_is_folded_again_on_the_rebuilt_ones"
+    ),
+)
+def rebuilt_read_model_swapped_under_a_batch() -> Patch:
+    """A batch that was folded on the old rows is written over the rebuilt ones."""
+    return patched("turn_of", lambda _: "another", memory_database, sqlite_database)
