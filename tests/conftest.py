@@ -1,8 +1,21 @@
-"""In CI a skipped test is a failure: what was not run was not shown."""
+"""In CI a skipped test is a failure: what was not run was not shown. And the real servers that tests ask for."""
 
+import contextlib
 import os
 
 import pytest
+
+from tests.servers import postgres as postgres_programs
+from tests.servers.postgres import postgres, postgres_server
+
+__all__ = ["postgres", "postgres_server"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """An installation takes longer than a test may."""
+    if any("postgres" in getattr(item, "fixturenames", ()) for item in session.items):
+        with contextlib.suppress(postgres_programs.Unavailable):
+            postgres_programs.install()
 
 
 def _skipped_in_ci(config: pytest.Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -57,8 +58,7 @@ def init(where: Where, *, as_json: bool) -> None:
     url = where.settings().store
     database = open_database(url, SystemClock())
     path = file_of(database)
-    there = path is not None and path.exists()
-    asyncio.run(_init(database, where.target))
+    there = asyncio.run(_init(database, where.target))
     document = {"store": url if path is None else str(path), "made": not there}
     if as_json:
         print_json(document)
@@ -66,14 +66,26 @@ def init(where: Where, *, as_json: bool) -> None:
         print_line(f"{document['store']} {'was there, and is current' if there else 'is made'}")
 
 
-async def _init(database: Database, target: str | None) -> None:
+async def _init(database: Database, target: str | None) -> bool:
+    """Make it; whether it was there."""
     app = load_app(target) if target else None
+    there = await _is_there(database)
     await database.open()
     try:
         for projection in app.declared.projections.values() if app is not None else ():
             await database.create_table(projection.table)
     finally:
         await database.close()
+    return there
+
+
+async def _is_there(database: Database) -> bool:
+    if (path := file_of(database)) is not None:
+        return path.exists()
+    status = getattr(database, "status", None)
+    with suppress(DatabaseError):
+        return status is not None and bool(await status())
+    return False
 
 
 @command.command()

@@ -1,0 +1,155 @@
+"""The interactive transaction: free SQL and write sets on a blocking connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, Final
+
+import psycopg
+
+from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
+from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
+from headwater.adapters.postgres.statement import pipelined_now, run_now
+from headwater.adapters.postgres.writer import RACES
+from headwater.adapters.postgres.writes import writing
+from headwater.database import Answer, Failed, InlineFold, WriteSet
+from headwater.errors import DatabaseError, Unknown
+
+MARKS: Final = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\?""", re.DOTALL)
+"""What may hold a question mark: text, names, comments; and a question mark."""
+
+
+class PostgresTransaction:
+    """An open transaction. A statement that fails undoes it, back to the innermost savepoint around it."""
+
+    def __init__(self, connection: Blocking, folds: Sequence[InlineFold], server: Server) -> None:
+        self._connection = connection
+        self._folds = folds
+        self._server = server
+        self._guard = threading.Lock()
+        self._savepoints = 0
+        self.wrote = False
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement; its parameters are `?`, as on SQLite, or `$1`, `$2` and so on."""
+        with self._guard, translated(self._server.place):
+            self._check()
+            numbers = count(1)
+            numbered = MARKS.sub(lambda found: f"${next(numbers)}" if found[0] == "?" else found[0], sql)
+            cursor = psycopg.RawCursor(self._connection)
+            cursor.execute(numbered if parameters else sql, parameters or None, prepare=False)
+            return cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        self._savepoints += 1
+        name = f"part_{self._savepoints}"
+        self.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            self.execute(f"ROLLBACK TO {name}")
+            self.execute(f"RELEASE {name}")
+            raise
+        self.execute(f"RELEASE {name}")
+
+    def write(self, writes: Sequence[WriteSet]) -> list[Answer]:
+        with self._guard:
+            self._check()
+            self.wrote = True
+            try:
+                return self._write(writes)
+            except Exception:  # noqa: BLE001 - a fold in it is user code; each set is tried alone
+                self._check()
+            return [self._alone(one) for one in writes]
+
+    def _alone(self, one: WriteSet) -> Answer:
+        try:
+            return self._write([one])[0]
+        except Exception as error:  # noqa: BLE001 - a fold in it is user code
+            self._check()
+            return Failed(translate(error, self._server.place))
+
+    def _write(self, writes: Sequence[WriteSet]) -> list[Answer]:
+        for _ in range(RACES):
+            self._connection.execute("SAVEPOINT writes", prepare=False)
+            try:
+                answers = run_now(self._connection, writing(writes, self._folds))
+            except BaseException as error:
+                if not self._connection.closed:
+                    self._connection.execute("ROLLBACK TO writes; RELEASE writes", prepare=False)
+                if isinstance(error, psycopg.Error) and error.sqlstate in AGAIN:
+                    continue
+                raise
+            self._connection.execute("RELEASE writes", prepare=False)
+            return answers
+        raise DatabaseError("other processes were faster again and again: try again")
+
+    def _check(self) -> None:
+        self._server.check()
+        if self._connection.closed or self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            raise DatabaseError("the transaction was undone: it ended itself, or its connection was lost")
+
+
+class Desk:
+    """The connection of interactive transactions, one at a time."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: Blocking | None = None
+
+    @asynccontextmanager
+    async def transaction(self, folds: Sequence[InlineFold]) -> AsyncIterator[PostgresTransaction]:
+        """An open transaction; commits at the end of the block, is undone if it raises."""
+        connection = await asyncio.to_thread(self._begun)
+        transaction = PostgresTransaction(connection, folds, self._server)
+        try:
+            yield transaction
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._undo, connection))
+            raise
+        transaction._check()
+        await asyncio.shield(asyncio.to_thread(self._commit, connection))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _begun(self) -> Blocking:
+        for _ in range(2):
+            if self._connection is None or self._connection.closed:
+                self._connection = self._server.connect_now()
+            try:
+                pipelined_now(self._connection, [BEGIN])
+            except psycopg.Error as error:
+                if not lost(error):
+                    raise translate(error, self._server.place) from None
+                self._connection.close()
+            else:
+                return self._connection
+        raise DatabaseError(f"{self._server.place.name} closes its connections at once: look into the server's log")
+
+    def _commit(self, connection: Blocking) -> None:
+        failed = connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        try:
+            pipelined_now(connection, [COMMIT])
+        except psycopg.Error as error:
+            if lost(error):
+                connection.close()
+                raise Unknown(cause="the connection was lost") from None
+            raise translate(error, self._server.place) from None
+        if failed:
+            raise DatabaseError("the transaction was undone: a statement in it had failed")
+
+    def _undo(self, connection: Blocking) -> None:
+        try:
+            if not connection.closed:
+                connection.rollback()
+        except psycopg.Error:
+            connection.close()

@@ -1,0 +1,93 @@
+"""PostgreSQL does as the model does, as a database and as a channel; and the machines see bugs that are planted in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from msgspec.structs import replace
+
+from headwater.adapters.postgres import PostgresChannel, channel_subscription, writes
+from headwater.adapters.postgres.channel_options import ChannelOptions
+from headwater.channel import Channel
+from headwater.clock import Clock
+from headwater.database import Facts, Judgement, WriteSet, judge
+from headwater.testing.contracts.properties import ChannelProperties, DatabaseProperties
+from tests.contract import test_database_postgres
+from tests.servers.postgres import Databases
+
+pytestmark = pytest.mark.timeout(400)  # what fails is made short, which takes a while
+
+
+@pytest.fixture(autouse=True)
+def _share_at_once() -> Iterator[None]:
+    """Members look at every step who shares the group, not twice a second."""
+    with mock.patch.object(channel_subscription, "SHARE", 0.0):
+        yield
+
+
+class TestPostgresDatabase(DatabaseProperties):
+    examples = 15
+    make = test_database_postgres.TestPostgresDatabase.make
+    reopen = test_database_postgres.TestPostgresDatabase.reopen
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: Databases) -> None:
+        self.postgres = postgres
+
+
+class TestPostgresChannel(ChannelProperties):
+    examples = 10
+    steps = 30
+    keeps = 1.0
+
+    @pytest.fixture(autouse=True)
+    def server(self, postgres: Databases) -> None:
+        self.postgres = postgres
+
+    async def make(self, tmp_path: Path, clock: Clock) -> Channel:
+        return await _opened(PostgresChannel(self.postgres.make(), clock, ChannelOptions(retention=self.keeps)))
+
+    async def reopen(self, channel: Channel) -> Channel:
+        assert isinstance(channel, PostgresChannel)
+        return await _opened(PostgresChannel(channel.url, channel.clock, channel.options))
+
+
+async def _opened(channel: PostgresChannel) -> PostgresChannel:
+    await channel.open()
+    return channel
+
+
+# --- bugs, each planted from outside ---
+
+Plant = AbstractContextManager[Any]
+
+
+def judging(changed: Callable[[WriteSet], WriteSet]) -> Plant:
+    def judged(sets: Sequence[WriteSet], facts: Facts) -> Judgement:
+        return judge([changed(one) for one in sets], facts)
+
+    return mock.patch.object(writes, "judge", judged)
+
+
+DATABASE_PLANTS: dict[str, Callable[[], Plant]] = {
+    "a release is lost": lambda: mock.patch.object(
+        writes, "RELEASE", writes.RELEASE.replace("WHERE", "WHERE false AND")
+    ),
+    "a state is not kept": lambda: mock.patch.object(writes, "EVOLVED", writes.EVOLVED.replace("data = w.data, ", "")),
+    "a fence does not matter": lambda: judging(lambda one: replace(one, fence=None)),
+    "a command key is not kept": lambda: judging(lambda one: replace(one, key=None)),
+}
+
+
+@pytest.mark.parametrize("plant", DATABASE_PLANTS)
+def test_the_machine_sees(plant: str, postgres: Databases) -> None:
+    case = TestPostgresDatabase()
+    case.postgres = postgres
+    case.examples, case.shrink = 100, False
+    with DATABASE_PLANTS[plant](), pytest.raises((AssertionError, ExceptionGroup)):
+        case.test_it_does_as_the_model_does()
