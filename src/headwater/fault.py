@@ -66,24 +66,30 @@ POINTS: Final[dict[str, str]] = {
     "sqlite.unlocked": "Writer._transact: other processes may write, nobody is answered",
     "sqlite.returned": "Writer._carry_out: a transaction comes back from its borrower, COMMIT comes next",
     "sqlite.committed_loan": "Writer._carry_out: it is committed, the borrower is not told",
+    # within the PostgreSQL database
+    "postgres.committing": "Writer._transact: what stands is judged under locks, it goes to the server with COMMIT",
+    "postgres.committed": "Writer._transact: it is committed, nobody is answered",
+    "postgres.returned": "Desk._commit: a transaction comes back from its borrower, COMMIT comes next",
+    "postgres.committed_loan": "Desk._commit: it is committed, the borrower is not told",
+    # within both
     "migration.begun": "_apply: a transaction for the tables is open",
     "migration.applied": "_apply: all tables are made, COMMIT comes next",
-    "migration.committed": "_apply: they are there",
-    "lease.taking": "LeaseHolder._take: a lease is taken in an open transaction",
+    "migration.committed": "_apply and PostgresDatabase.open: they are there",
+    "lease.taking": "LeaseHolder._take and _taking: a lease is taken in an open transaction",
     "lease.taken": "LeaseHolder.acquire: it is taken, its holder does not know",
     "lease.renewing": "LeaseHolder._renew: leases are renewed, COMMIT comes next",
     "lease.renewed": "LeaseHolder._renew: they are",
     "lease.releasing": "LeaseHolder.release: a lease is given up, COMMIT comes next",
     "channel.publishing": "Publish.apply: messages and the place of their relay are written, not committed",
-    "channel.moving": "MoveDue.apply: delayed messages stand among the others as well",
+    "channel.moving": "MoveDue.apply and _moving: delayed messages stand among the others as well",
     "channel.joining": "Join.apply: the cursors of a group are written, not committed",
-    "channel.taking": "Take.apply: partitions are taken, not committed",
-    "channel.taken": "SqliteSubscription._take: they are taken",
+    "channel.taking": "Take.apply and Seat._moving: partitions are taken, not committed",
+    "channel.taken": "SqliteSubscription._take and PostgresSubscription._keep: they are taken",
     "channel.settling": "Settle.apply: cursors are moved, not committed",
-    "channel.settled": "ChannelFile._submit: cursors are on disk",
+    "channel.settled": "ChannelFile._submit and ChannelDesk.flush: cursors are on disk",
     "channel.trimming": "Trim.apply: old messages are deleted, not committed",
 }
-"""Every point, with the function that it stands in and what has happened by then."""
+"""Every point, with the function that it stands in, one an adapter, and what has happened by then."""
 
 
 def point(name: str) -> None:

@@ -19,7 +19,7 @@ from headwater.cli import main
 from headwater.clock import SystemClock
 from headwater.database import Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch
-from headwater.message import JSON, Draft
+from headwater.message import JSON, Draft, Metadata, encode_metadata
 from headwater.store import ANY, Append, Committed
 from headwater.table import Column, Table, Upsert
 from tests.servers.postgres import WITH_PASSWORD, Databases, run
@@ -29,8 +29,13 @@ UUID = "0193a5b2-7c1d-7e3f-8a4b-5c6d7e8f9a0b"
 SECRET = "alice@example.org"
 
 
-def appending(stream: str = "bank.Account/a", message_id: str = UUID, data: bytes = b'{"cents":5}') -> WriteSet:
-    draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, b'{"actor":"ada"}')
+def appending(
+    stream: str = "bank.Account/a",
+    message_id: str = UUID,
+    data: bytes = b'{"cents":5}',
+    meta: bytes = b'{"actor":"ada"}',
+) -> WriteSet:
+    draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, meta)
     return WriteSet(appends=[Append(stream, ANY, [draft])])
 
 
@@ -265,10 +270,50 @@ def test_other_tools_can_query_the_log_and_cannot_write(postgres: Databases) -> 
     async def main() -> None:
         async with opened(postgres.make()) as found:
             await found.commit([appending()])
-            sql = "SELECT stream, convert_from(data, 'utf8')::jsonb ->> 'cents', id::text FROM headwater.events"
-            assert await found.query(sql) == [("bank.Account/a", "5", UUID)]
+            sql = "SELECT stream, data::jsonb ->> 'cents', id, actor FROM headwater_events"
+            assert await found.query(sql) == [("bank.Account/a", "5", UUID, "ada")]
             with pytest.raises(DatabaseError):
                 await found.query("DELETE FROM headwater.events")
+
+    asyncio.run(main())
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        Metadata(),
+        Metadata(UUID),
+        Metadata(UUID, UUID.replace("0", "e"), TRACE, "Zoë", "acme"),
+        Metadata("", UUID, "", "", "acme"),
+        Metadata("", "", TRACE, "ada", ""),
+        Metadata("c-1", "m-0", "00-trace", "ada", "acme"),
+        Metadata(UUID.upper(), UUID, TRACE + "00"),
+        Metadata("", "", "", "\0\0 \\u0000 \\\0", "a\0"),
+    ],
+)
+def test_other_tools_read_ids_and_metadata_as_text(postgres: Databases, metadata: Metadata) -> None:
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            await found.commit([appending(meta=encode_metadata(metadata))])
+            sql = "SELECT id, correlation, causation, traceparent, actor, tenant FROM headwater_events"
+            [(name, *values)] = await found.query(sql)
+            assert name == UUID
+            shown = Metadata(*(value.replace("\u2400", "\0") if value else "" for value in values))
+            assert shown == metadata
+            assert (await found.read(0, 1))[0].metadata == metadata
+
+    asyncio.run(main())
+
+
+def test_the_view_shows_what_is_no_json_in_hexadecimal_digits(postgres: Databases) -> None:
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            draft = Draft("event", "no uuid", "bank.Paid", 1, 7, 1, b"\xff\0", b"")
+            await found.commit([WriteSet(appends=[Append("bank.Account/a", ANY, [draft])])])
+            assert await found.query("SELECT id, data, actor FROM headwater_events") == [("no uuid", "ff00", None)]
 
     asyncio.run(main())
 

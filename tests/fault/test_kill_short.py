@@ -23,7 +23,7 @@ from tests.fault.rigs import kill
 from tests.fault.rigs.kill_plan import AT_BIRTH, points_of
 from tests.fault.rigs.trial import TrialResult, isolated
 
-SOME = [name for name in fault.POINTS if not name.startswith(AT_BIRTH)][::2]
+SOME = [name for name in kill.POINTS if not name.startswith(AT_BIRTH)][::2]
 
 
 def some(seed: int) -> TrialResult:
@@ -38,7 +38,7 @@ def test_kill() -> None:
 
 def test_every_point_has_a_process_that_comes_to_it() -> None:
     reached = {name for service in ("bank", "vault", "desk") for name in points_of(service)}
-    assert reached == fault.POINTS.keys()
+    assert reached == set(kill.POINTS)
 
 
 # --- planted bugs ---

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
+from headwater import fault
 from headwater.adapters.postgres.bell import Bell
 from headwater.adapters.postgres.channel_schema import DUE, MESSAGES, MOVED, MOVER, NEXT_DUE, PARTITION_ENDS, SETTLE
 from headwater.adapters.postgres.channel_seat import Place
@@ -93,6 +94,7 @@ class ChannelDesk:
                 self._acks = acks | self._acks
                 self._flush_in(RETRY)
                 raise
+        fault.point("channel.settled")
         for key, (epoch, _, member) in acks.items():
             if key not in moved:
                 member.lose(key[1:], epoch)
@@ -143,4 +145,6 @@ def _moving(now: int) -> Plan[None]:
     _, due = yield [*locking(MOVER, ["due"]), Statement(DUE, (now,))]
     if due:
         yield publishing_locks(row[2] for row in due)
-        yield [Statement(MESSAGES, columns([row[1:] for row in due])), Statement(MOVED, ([row[0] for row in due],))]
+        yield [Statement(MESSAGES, columns([row[1:] for row in due]))]
+        fault.point("channel.moving")
+        yield [Statement(MOVED, ([row[0] for row in due],))]

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from headwater import fault
 from headwater.adapters.postgres.channel_schema import GROUPS, PRESENCE
 from headwater.adapters.postgres.facts import locking
 from headwater.adapters.postgres.statement import Plan, Statement
@@ -107,4 +108,5 @@ class Seat:
             Statement(SEAT, (self._group, self._id, sorted(free))),
             Statement(TAKE, (self._group, self._topics, sorted(free))),
         ]
+        fault.point("channel.taking")
         return {(topic, partition): (position, epoch) for topic, partition, position, epoch in taken}

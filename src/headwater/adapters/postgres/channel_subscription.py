@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from headwater import fault
 from headwater.adapters.postgres.bell import heard
 from headwater.adapters.postgres.channel_desk import ChannelDesk
 from headwater.adapters.postgres.channel_schema import FETCH
@@ -161,6 +162,8 @@ class PostgresSubscription:
         self._keep(shared or Shared(set(), set(), {}))
 
     def _keep(self, shared: Shared) -> None:
+        if shared.taken:
+            fault.point("channel.taken")
         for of_place in (self._reached, self._settled, self._epochs):
             for place in [place for place in of_place if place[1] not in shared.owned]:
                 del of_place[place]

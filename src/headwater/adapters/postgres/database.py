@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from headwater import fault
 from headwater.adapters.postgres import tables, upkeep
 from headwater.adapters.postgres.facts import POSITION, columns
 from headwater.adapters.postgres.horizon import Horizon
@@ -27,7 +28,7 @@ from headwater.clock import Clock
 from headwater.database import Answer, Capabilities, InlineFold, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError
 from headwater.lease import Lease
-from headwater.table import Table
+from headwater.table import Table, turn_of
 from headwater.telemetry import signal
 
 LOCK_TABLES: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
@@ -35,6 +36,9 @@ LOCK_LOG: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", FENCE)
 """All who append have ended, and the next wait: the log ends where it ends."""
 CHECKPOINT: Final = "SELECT position FROM headwater.checkpoints WHERE name = %s FOR UPDATE"
 FORGET_CHECKPOINT: Final = "DELETE FROM headwater.checkpoints WHERE name = %s"
+NEXT_TURN: Final = """
+INSERT INTO headwater.checkpoints AS c VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET position = c.position + 1
+"""
 FORGET_CONSUMERS: Final = Statement("DELETE FROM headwater.consumers")
 CONSUMERS: Final = """
 INSERT INTO headwater.consumers SELECT * FROM unnest(%s::integer[], %s::text[], %s::text[], %s::text[], %s::text[])
@@ -79,7 +83,8 @@ class PostgresDatabase(Reads):
         pool = Pool(self.server, self._lost)
         self._horizon = Horizon(pool)
         try:
-            await pool.settle(lambda: self._migrating(upgrade))
+            if await pool.settle(lambda: self._migrating(upgrade)):
+                fault.point("migration.committed")
             await self._horizon.look()
         except BaseException:
             await pool.close()
@@ -102,7 +107,7 @@ class PostgresDatabase(Reads):
         await self._pool.close()
         self._pool = self._horizon = None
 
-    def _migrating(self, upgrade: bool) -> Plan[None]:
+    def _migrating(self, upgrade: bool) -> Plan[bool]:
         return migrating(self.server.place.name, COMPONENT, MIGRATIONS, self.clock.now(), upgrade=upgrade)
 
     def _lost(self) -> None:
@@ -202,5 +207,6 @@ def _swapping(built: Table, live: Table, reader: str, built_reader: str, expect:
     if [found[0][0] if found else 0 for found in at] != [expect, expect]:
         return False
     yield from tables.swapping(built, live)
-    yield [Statement(FORGET_CHECKPOINT, (built_reader,))]
+    turn = [Statement(NEXT_TURN, (turn_of(reader),))] if reader else []
+    yield [Statement(FORGET_CHECKPOINT, (built_reader,)), *turn]
     return True

@@ -13,6 +13,7 @@ from typing import Final
 
 import psycopg
 
+from headwater import fault
 from headwater.adapters.postgres.facts import columns, locking
 from headwater.adapters.postgres.schema import LEASES
 from headwater.adapters.postgres.server import Blocking, Pool
@@ -72,6 +73,7 @@ class LeaseHolder:
         epoch = await self._pool.settle(lambda: _taking(name, owner, ttl))
         if epoch is None:
             return None
+        fault.point("lease.taken")
         lease = PostgresLease(self, name, epoch, ttl, began)
         with self._guard:
             before = self._held.get(name)
@@ -141,6 +143,7 @@ class LeaseHolder:
         began = time.monotonic()
         given = columns(sorted((lease.name, lease.epoch, lease.ttl) for lease in leases))
         renewed = {name for (name,) in connection.execute(RENEW, given).fetchall()}
+        fault.point("lease.renewed")
         for lease in leases:
             if lease.name in renewed:
                 lease.renewed(began)
@@ -150,4 +153,5 @@ class LeaseHolder:
 
 def _taking(name: str, owner: str, ttl: float) -> Plan[int | None]:
     _, taken = yield [*locking(LEASES, [name]), Statement(TAKE, (name, owner, ttl))]
+    fault.point("lease.taking")
     return taken[0][0] if taken else None

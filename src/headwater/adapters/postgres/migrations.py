@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from headwater import fault
 from headwater.adapters.postgres.schema import TABLES
 from headwater.adapters.postgres.statement import Plan, Statement
 from headwater.errors import ConfigurationError, SchemaMismatch
@@ -31,8 +32,8 @@ APPLIED: Final = "INSERT INTO headwater.schema_versions VALUES (%s, %s, %s)"
 DURABLE: Final = Statement("SELECT current_setting('synchronous_commit')")
 
 
-def migrating(place: str, component: str, scripts: Sequence[str], now: int, *, upgrade: bool = False) -> Plan[None]:
-    """Make the tables of a component, or check that they are at the newest version.
+def migrating(place: str, component: str, scripts: Sequence[str], now: int, *, upgrade: bool = False) -> Plan[bool]:
+    """Make the tables of a component, or check that they are at the newest version; whether there was anything to make.
 
     A database where the component is new is always given its tables; one of an older version only if `upgrade` says so.
     Raises SchemaMismatch. `now` is in microseconds.
@@ -45,14 +46,21 @@ def migrating(place: str, component: str, scripts: Sequence[str], now: int, *, u
         )
     found = (yield from versions()).get(component, 0) if there else 0
     if found == len(scripts):
-        return
+        return False
     _check(place, component, found, len(scripts), upgrade)
+    yield from _apply(component, scripts, now)
+    return True
+
+
+def _apply(component: str, scripts: Sequence[str], now: int) -> Plan[None]:
     _, ((there,),) = yield [LOCK, THERE]
     if not there:
         yield [Statement(one) for one in split(REGISTER)]
+    fault.point("migration.begun")
     found = (yield from versions()).get(component, 0)
     for version, script in enumerate(scripts[found:], found + 1):
         yield [*map(Statement, split(script)), Statement(APPLIED, (component, version, now))]
+    fault.point("migration.applied")
 
 
 def versions() -> Plan[dict[str, int]]:

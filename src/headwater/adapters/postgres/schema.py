@@ -206,4 +206,34 @@ CREATE TABLE headwater.read_models (
 );
 """
 
-MIGRATIONS: Final = (FIRST,)
+VIEW: Final = r"""
+CREATE VIEW headwater_events AS
+SELECT position, stream, version, kind, CASE WHEN id_text = '' THEN id::text ELSE id_text END AS id,
+    type, type_version, codec, time, previous,
+    CASE codec WHEN 0 THEN convert_from(data, 'UTF8') ELSE encode(data, 'hex') END AS data,
+    CASE WHEN marks IS NULL THEN json ->> 'correlation'
+        WHEN marks & 1 = 1 THEN encode(substring(meta, 2, 16), 'hex')::uuid::text END AS correlation,
+    CASE WHEN marks IS NULL THEN json ->> 'causation'
+        WHEN marks & 2 = 2 THEN encode(substring(meta, cause, 16), 'hex')::uuid::text END AS causation,
+    CASE WHEN marks IS NULL THEN json ->> 'traceparent'
+        WHEN marks & 4 = 4 THEN concat_ws('-', '00', encode(substring(meta, trace, 16), 'hex'),
+            encode(substring(meta, trace + 16, 8), 'hex'), encode(substring(meta, trace + 24, 1), 'hex')) END AS traceparent,
+    CASE WHEN marks IS NULL THEN json ->> 'actor'
+        ELSE nullif(convert_from(substring(meta, rest, nul - 1), 'UTF8'), '') END AS actor,
+    CASE WHEN marks IS NULL THEN json ->> 'tenant'
+        ELSE nullif(convert_from(substring(meta, rest + nul), 'UTF8'), '') END AS tenant
+FROM headwater.events
+CROSS JOIN LATERAL (SELECT
+    CASE WHEN substring(meta, 1, 1) BETWEEN '\x40' AND '\x47' THEN get_byte(meta, 0) - 64 END AS marks) AS a
+CROSS JOIN LATERAL (SELECT 2 + (marks & 1) * 16 AS cause) AS b
+CROSS JOIN LATERAL (SELECT cause + (marks & 2) / 2 * 16 AS trace) AS c
+CROSS JOIN LATERAL (SELECT trace + (marks & 4) / 4 * 25 AS rest) AS d
+CROSS JOIN LATERAL (SELECT
+    coalesce(nullif(position('\x00'::bytea IN substring(meta, rest)), 0), octet_length(meta) + 1) AS nul,
+    CASE WHEN marks IS NULL THEN
+        nullif(regexp_replace(convert_from(meta, 'UTF8'), '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g'), '')::jsonb
+    END AS json) AS e;
+"""
+"""The log for other tools: ids, metadata and data as text. jsonb holds no NUL: the picture of one stands for it."""
+
+MIGRATIONS: Final = (FIRST + VIEW,)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
+from headwater import fault
 from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
 from headwater.adapters.postgres.statement import pipelined_now, run_now
@@ -137,6 +138,7 @@ class Desk:
 
     def _commit(self, connection: Blocking) -> None:
         failed = connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        fault.point("postgres.returned")
         try:
             pipelined_now(connection, [COMMIT])
         except psycopg.Error as error:
@@ -144,6 +146,7 @@ class Desk:
                 connection.close()
                 raise Unknown(cause="the connection was lost") from None
             raise translate(error, self._server.place) from None
+        fault.point("postgres.committed_loan")
         if failed:
             raise DatabaseError("the transaction was undone: a statement in it had failed")
 

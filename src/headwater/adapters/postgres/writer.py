@@ -10,6 +10,7 @@ from typing import Final
 
 import psycopg
 
+from headwater import fault
 from headwater.adapters.postgres.faults import AGAIN, translate
 from headwater.adapters.postgres.server import COMMIT, Asynchronous, Server, undo
 from headwater.adapters.postgres.statement import pipelined, run
@@ -148,8 +149,11 @@ class Writer:
             step = next(plan)
             while True:
                 ending = step[-1] is COMMIT
+                if ending:
+                    fault.point("postgres.committing")
                 step = plan.send(await pipelined(connection, step))
         except StopIteration as end:
+            fault.point("postgres.committed")
             if commit.judged.recorded:
                 self._committed()
             answers: list[Answer] = end.value
