@@ -29,14 +29,18 @@ def test_the_ledger_holds_through_kills_and_cuts(tmp_path: Path, postgres: Datab
     folder.claim()
     services = Services(folder, {"SHOP_SEED": "1"})
     chance = random.Random(3)
+    begun = asyncio.Event()
 
     async def main() -> None:
         where = folder.environment("orders")
         async with client(where["HEADWATER_STORE"], where["HEADWATER_CHANNEL"]).client() as app:
+            begun.set()
             await feed(app, ORDERS, rate=100)
 
     async def harm() -> None:
         feeding = asyncio.create_task(main())
+        while not (begun.is_set() or feeding.done()):
+            await asyncio.sleep(0.05)
         while not feeding.done():
             await asyncio.sleep(0.4)
             service = chance.choice(SERVICES)

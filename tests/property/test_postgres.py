@@ -11,11 +11,12 @@ from unittest import mock
 import pytest
 from msgspec.structs import replace
 
-from headwater.adapters.postgres import PostgresChannel, channel_subscription, writes
+from headwater.adapters.postgres import PostgresChannel, PostgresDatabase, channel_subscription, writes
 from headwater.adapters.postgres.channel_options import ChannelOptions
 from headwater.channel import Channel
 from headwater.clock import Clock
-from headwater.database import Facts, Judgement, WriteSet, judge
+from headwater.database import Database, Facts, Judgement, WriteSet, judge
+from headwater.testing.clock import VirtualClock
 from headwater.testing.contracts.properties import ChannelProperties, DatabaseProperties
 from tests.contract import test_database_postgres
 from tests.servers.postgres import Databases
@@ -32,12 +33,17 @@ def _share_at_once() -> Iterator[None]:
 
 class TestPostgresDatabase(DatabaseProperties):
     examples = 15
-    make = test_database_postgres.TestPostgresDatabase.make
     reopen = test_database_postgres.TestPostgresDatabase.reopen
 
     @pytest.fixture(autouse=True)
     def server(self, postgres: Databases) -> None:
         self.postgres = postgres
+
+    async def make(self, tmp_path: Path, clock: VirtualClock) -> Database:
+        self.postgres.empty()  # that of the example before
+        database = PostgresDatabase(self.postgres.make(), clock)
+        await database.open()
+        return database
 
 
 class TestPostgresChannel(ChannelProperties):
@@ -50,6 +56,7 @@ class TestPostgresChannel(ChannelProperties):
         self.postgres = postgres
 
     async def make(self, tmp_path: Path, clock: Clock) -> Channel:
+        self.postgres.empty()
         return await _opened(PostgresChannel(self.postgres.make(), clock, ChannelOptions(retention=self.keeps)))
 
     async def reopen(self, channel: Channel) -> Channel:
@@ -74,12 +81,11 @@ def judging(changed: Callable[[WriteSet], WriteSet]) -> Plant:
     return mock.patch.object(writes, "judge", judged)
 
 
+# two that are found soon: what else the machine sees is planted in SQLite, where an example takes a tenth of the time
 DATABASE_PLANTS: dict[str, Callable[[], Plant]] = {
     "a release is lost": lambda: mock.patch.object(
         writes, "RELEASE", writes.RELEASE.replace("WHERE", "WHERE false AND")
     ),
-    "a state is not kept": lambda: mock.patch.object(writes, "EVOLVED", writes.EVOLVED.replace("data = w.data, ", "")),
-    "a fence does not matter": lambda: judging(lambda one: replace(one, fence=None)),
     "a command key is not kept": lambda: judging(lambda one: replace(one, key=None)),
 }
 
