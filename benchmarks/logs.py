@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import apsw
@@ -46,6 +47,12 @@ async def _fill_ours(path: Path, orders: range, meta: bytes | None = None) -> No
 def fill_ours_with(path: Path, orders: range, meta: bytes) -> None:
     """Fill a file of ours whose messages have this metadata."""
     asyncio.run(_fill_ours(path, orders, meta))
+
+
+def settle(path: Path) -> None:
+    """Wait until a file is on disk, so that no measurement has to share the disk with it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def bytes_of(path: Path) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,7 @@ from eventsourcing.persistence import RecordConflictError
 from benchmarks import ours, peer
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures, tasks, threads
-from benchmarks.logs import filled
+from benchmarks.logs import filled, settle
 from benchmarks.names import GROUP, OURS, PEER, RAW
 from benchmarks.raw import tables
 from benchmarks.raw.driver import Driver
@@ -40,29 +40,30 @@ Next = Callable[[], int]
 
 
 def commands(setting: Setting) -> Iterator[Case]:
-    events = 100_000 if setting.quick else 200_000
-    orders = events // 10
-    files = {}
-    for subject in (OURS, PEER, RAW, GROUP):
-        files[subject] = setting.folder / f"commands-{subject.replace(' ', '-')}.db"
-        shutil.copy(filled(setting, RAW if subject == GROUP else subject, events), files[subject])
-    places = {subject: count() for subject in files}
     for name, writers in CASES.items():
-        following = {subject: _following(name, orders, places[subject]) for subject in files}
         measured = {
-            OURS: partial(_run, _ours, files[OURS], setting, writers, following[OURS]),
-            PEER: partial(_peer, files[PEER], setting, writers, following[PEER]),
-            RAW: partial(_raw, files[RAW], setting, writers, following[RAW]),
-            GROUP: partial(_run, _group, files[GROUP], setting, writers, following[GROUP]),
+            OURS: partial(_measured, setting, OURS, name, partial(_run, _ours, writers)),
+            PEER: partial(_measured, setting, PEER, name, partial(_peer, writers)),
+            RAW: partial(_measured, setting, RAW, name, partial(_raw, writers)),
+            GROUP: partial(_measured, setting, GROUP, name, partial(_run, _group, writers)),
         }
         if "one" in name.split():
             del measured[RAW], measured[GROUP]  # without a check they would lose updates
         yield Case("W3", name, measured, PEER, GROUP)
-    for path in files.values():
-        path.unlink()
 
 
-def _following(name: str, orders: int, places: count[int]) -> Next:
+def _measured(setting: Setting, subject: str, name: str, run: Callable[[Path, float, Next], Figures]) -> Figures:
+    """On a copy of its own, so that in every round the orders have 10 events when they are first taken."""
+    events = 100_000 if setting.quick else 200_000
+    with setting.fresh() as folder:
+        path = folder / "orders.db"
+        shutil.copy(filled(setting, RAW if subject == GROUP else subject, events), path)
+        settle(path)
+        return run(path, setting.seconds, _following(name, events // 10))
+
+
+def _following(name: str, orders: int) -> Next:
+    places = count()
     if "once" in name:
         return lambda: next(places) % orders
     if "warm" in name:
@@ -70,12 +71,17 @@ def _following(name: str, orders: int, places: count[int]) -> Next:
     return lambda: orders - 1
 
 
-def _run(measured: Callable[..., object], *arguments: object) -> Figures:
-    found: Figures = asyncio.run(measured(*arguments))  # type: ignore[arg-type]
-    return found
+def _run(
+    measured: Callable[[int, Path, float, Next], Coroutine[None, None, Figures]],
+    writers: int,
+    path: Path,
+    seconds: float,
+    following: Next,
+) -> Figures:
+    return asyncio.run(measured(writers, path, seconds, following))
 
 
-async def _ours(path: Path, setting: Setting, writers: int, following: Next) -> Figures:
+async def _ours(writers: int, path: Path, seconds: float, following: Next) -> Figures:
     conflicts = 0
     app = ours.order_app(path)
     async with app.client():
@@ -91,11 +97,11 @@ async def _ours(path: Path, setting: Setting, writers: int, following: Next) -> 
                 except Conflict:
                     conflicts += 1
 
-        done = await tasks(writers, setting.seconds, send)
+        done = await tasks(writers, seconds, send)
     return done.figures("commands") | {"conflicts a success": conflicts / max(len(done.took), 1)}
 
 
-def _peer(path: Path, setting: Setting, writers: int, following: Next) -> Figures:
+def _peer(writers: int, path: Path, seconds: float, following: Next) -> Figures:
     conflicts = 0
     app = peer.orders_app(path)
 
@@ -111,7 +117,7 @@ def _peer(path: Path, setting: Setting, writers: int, following: Next) -> Figure
             except RecordConflictError:
                 conflicts += 1
 
-    done = threads(writers, setting.seconds, send)
+    done = threads(writers, seconds, send)
     app.close()
     return done.figures("commands") | {"conflicts a success": conflicts / max(len(done.took), 1)}
 
@@ -131,25 +137,25 @@ def _mark() -> bytes:
     return UUID(ours.CLOCK.new_id()).bytes
 
 
-def _raw(path: Path, setting: Setting, writers: int, following: Next) -> Figures:
+def _raw(writers: int, path: Path, seconds: float, following: Next) -> Figures:
     driver = Driver(path)
 
     def send() -> None:
         number = following()
         driver.commit(*decided(number, driver.history(tables.stream(number))))
 
-    done = threads(writers, setting.seconds, send)
+    done = threads(writers, seconds, send)
     driver.close()
     return done.figures("commands")
 
 
-async def _group(path: Path, setting: Setting, writers: int, following: Next) -> Figures:
+async def _group(writers: int, path: Path, seconds: float, following: Next) -> Figures:
     group = Group(path)
 
     async def send() -> None:
         number = following()
         await group.commit(*decided(number, group.history(tables.stream(number))))
 
-    done = await tasks(writers, setting.seconds, send)
+    done = await tasks(writers, seconds, send)
     await group.close()
     return done.figures("commands")

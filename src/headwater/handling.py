@@ -23,7 +23,7 @@ from headwater.errors import Conflict, DeclarationError, KeyReused, Rejected, Un
 from headwater.message import Draft, Metadata, encode_metadata, stream_of
 from headwater.outbox import Outbox
 from headwater.schema import Schema
-from headwater.store import Append, CommandKey, Committed
+from headwater.store import Append, CommandKey, Committed, Past
 
 ATTEMPTS = 100
 WARM = 20_000
@@ -191,18 +191,16 @@ class Handling:
                 cold[stream] = self.decider(type(command))
         if not cold:
             return
-        recorded = await self.database.read_streams(dict.fromkeys(cold, 0))
-        entries = {stream: Warm(0, decider.initial(), decider) for stream, decider in cold.items()}
-        payloads: dict[str, list[Any]] = {stream: [] for stream in entries}
-        for one in recorded:
-            if one.kind == "event":
-                payloads[one.stream].append(self.schema.decode(one.type, one.type_version, one.data))
-            entries[one.stream].version = one.version
-        for stream, entry in entries.items():
-            entry.state = fold(entry.decider.evolve, entry.state, payloads[stream])
-            self._warm.setdefault(stream, entry)
+        stored = await self.database.read_streams(dict.fromkeys(cold, 0))
+        for stream, decider in cold.items():
+            self._warm.setdefault(stream, self._warmed(decider, stored.get(stream, ())))
         while len(self._warm) > max(WARM, len(targets)):
             self._warm.popitem(last=False)
+
+    def _warmed(self, decider: Decider, past: Sequence[Past]) -> Warm:
+        decode = self.schema.decode
+        events = [decode(name, version, data) for _, kind, name, version, data in past if kind == "event"]
+        return Warm(past[-1][0] if past else 0, fold(decider.evolve, decider.initial(), events), decider)
 
     def version(self, stream: str) -> int | None:
         """The version that a warm aggregate is at; None if it is not warm."""

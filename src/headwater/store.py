@@ -13,6 +13,15 @@ ANY: Final = -1
 """Expect no particular version: the append goes to the end of the stream."""
 
 
+Past = tuple[int, str, str, int, bytes]
+"""What an aggregate is made of again: a message's version, kind, type, version of the type, and data."""
+
+
+def past(one: Recorded) -> Past:
+    """What an aggregate needs of a message."""
+    return one.version, one.kind, one.type, one.type_version, one.data
+
+
 class Append(Struct, frozen=True, gc=False):
     """Messages for the end of a stream, which must be at version `expect` (0: it does not exist yet; `ANY`: wherever it is)."""
 
@@ -56,8 +65,8 @@ class Store(Protocol):
         """Up to `limit` messages with positions above `after` (or below it, falling), in order."""
         ...
 
-    async def read_streams(self, after: Mapping[str, int]) -> list[Recorded]:
-        """All messages of each stream above the version given for it, in order of stream and version."""
+    async def read_streams(self, after: Mapping[str, int]) -> dict[str, list[Past]]:
+        """All messages of each stream above the version given for it, in order; nothing of streams without any."""
         ...
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:

@@ -33,7 +33,7 @@ from headwater.errors import ConfigurationError, DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.lease import Lease
 from headwater.message import Recorded
-from headwater.store import Settled
+from headwater.store import Past, Settled, past
 from headwater.table import Table, turn_of
 from headwater.timer import SagaState, Timer
 
@@ -160,9 +160,9 @@ class MemoryDatabase:
         first = max(after, 0)
         return log[first : first + limit]
 
-    async def read_streams(self, after: Mapping[str, int]) -> list[Recorded]:
-        streams = self._data.streams
-        return [recorded for stream in sorted(after) for recorded in streams.get(stream, ())[after[stream] :]]
+    async def read_streams(self, after: Mapping[str, int]) -> dict[str, list[Past]]:
+        above = {stream: self._data.streams.get(stream, [])[version:] for stream, version in after.items()}
+        return {stream: [past(one) for one in found] for stream, found in above.items() if found}
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return self._data.streams.get(stream, [])[after : after + limit]

@@ -23,6 +23,7 @@ PRAGMAS: Final[dict[str, Any]] = {
     "busy_timeout": 5_000,
     "journal_mode": "wal",
     "synchronous": 2,
+    "wal_autocheckpoint": 4_000,
     "fullfsync": 1,
     "checkpoint_fullfsync": 1,
     "mmap_size": 0,

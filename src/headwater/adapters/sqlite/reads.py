@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -15,15 +16,16 @@ from headwater.checkpoint import Consuming
 from headwater.errors import DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.message import Recorded
-from headwater.store import Settled
+from headwater.store import Past, Settled
 from headwater.table import Table
 from headwater.timer import SagaState, Timer
 
 FORWARDS: Final = f"SELECT {rows.EVENT} FROM events WHERE position > ? ORDER BY position LIMIT ?"
 BACKWARDS: Final = f"SELECT {rows.EVENT} FROM events WHERE position < ? ORDER BY position DESC LIMIT ?"
 STREAM: Final = f"SELECT {rows.EVENT} FROM events WHERE stream = ? AND version > ? ORDER BY version LIMIT ?"
-STREAMS: Final = f"""
-SELECT {rows.EVENT} FROM (SELECT value ->> 0 AS wanted, value ->> 1 AS after FROM json_each(?))
+PAST: Final = f"SELECT {rows.PAST} FROM events WHERE stream = ? AND version > ? ORDER BY version"
+PASTS: Final = f"""
+SELECT {rows.PAST}, stream FROM (SELECT value ->> 0 AS wanted, value ->> 1 AS after FROM json_each(?))
 CROSS JOIN events ON stream = wanted AND version > after
 """
 SETTLED: Final = "SELECT hash, position, version FROM command_keys WHERE tenant = ? AND key = ?"
@@ -92,13 +94,15 @@ class Reads:
     async def read(self, after: int, limit: int, *, backwards: bool = False) -> list[Recorded]:
         return rows.recorded(self._read.rows(BACKWARDS if backwards else FORWARDS, (after, limit)))
 
-    async def read_streams(self, after: Mapping[str, int]) -> list[Recorded]:
+    async def read_streams(self, after: Mapping[str, int]) -> dict[str, list[Past]]:
         if len(after) == 1:
             ((stream, version),) = after.items()
-            return await self.read_stream(stream, version, -1)
-        found = self._read.rows(STREAMS, (as_json(tuple(after.items())),))
-        found.sort(key=itemgetter(1, 2))
-        return rows.recorded(found)
+            past = self._read.rows(PAST, (stream, version))
+            return {stream: past} if past else {}
+        found: dict[str, list[Past]] = defaultdict(list)
+        for row in sorted(self._read.rows(PASTS, (as_json(tuple(after.items())),)), key=itemgetter(0)):
+            found[row[-1]].append(row[:-1])
+        return dict(found)
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return rows.recorded(self._read.rows(STREAM, (stream, after, limit)))

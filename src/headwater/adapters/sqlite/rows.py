@@ -18,6 +18,9 @@ EVENT: Final = """position, stream, version, kind, id, type, type_version, codec
 CAST(data AS BLOB), CAST(meta AS BLOB)"""
 """The columns of a stored message, as `recorded` takes them."""
 
+PAST: Final = "version, kind, type, type_version, CAST(data AS BLOB)"
+"""The columns of a `Past`."""
+
 HELD: Final = """h.consumer, h.key, h.reason, h.due, h.attempts, h.crashes, h.cause, h.fingerprint, h.history, h.since,
 h.headers, h.raw, h.position, h.stream, h.version, h.kind, h.id, h.type, h.type_version, h.codec, h.time, h.previous,
 CAST(h.data AS BLOB), CAST(h.meta AS BLOB)"""

@@ -91,7 +91,7 @@ async def _log(database: Database) -> Seen:
         "backwards": ranked(await database.read(END, MANY, backwards=True)),
         "page": ranked(await database.read(middle, 2)),
         "page backwards": ranked(await database.read(middle, 2, backwards=True)),
-        "streams": ranked(await database.read_streams({stream: index for index, stream in enumerate(STREAMS)})),
+        "streams": plain(sorted((await database.read_streams({s: index for index, s in enumerate(STREAMS)})).items())),
         "stream": [ranked(await database.read_stream(stream, 1, 2)) for stream in STREAMS],
     }
     for tenant in TENANTS:
