@@ -22,7 +22,14 @@ CREATE TABLE IF NOT EXISTS command_keys (
 CREATE TABLE IF NOT EXISTS totals (order_id TEXT PRIMARY KEY, cents INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checkpoints (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
-PRAGMAS = {"busy_timeout": 5_000, "journal_mode": "wal", "synchronous": 2, "cache_size": -32_768, "mmap_size": 0}
+PRAGMAS = {
+    "busy_timeout": 5_000,
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "wal_autocheckpoint": 4_000,
+    "cache_size": -32_768,
+    "mmap_size": 0,
+}
 EVENT = "INSERT INTO events (stream, version, kind, id, type, type_version, codec, time, previous, data, meta) VALUES "
 KEY = "INSERT INTO command_keys VALUES "
 HISTORY = "SELECT type, CAST(data AS BLOB) FROM events WHERE stream = ? ORDER BY version"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from headwater.checkpoint import Consuming
 from headwater.errors import DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.message import Recorded
-from headwater.store import Settled
+from headwater.store import Past, Settled
 from headwater.table import Table
 from headwater.timer import SagaState, Timer
 
@@ -25,8 +26,9 @@ BACKWARDS: Final = f"SELECT {rows.EVENT} FROM headwater.events WHERE position < 
 STREAM: Final = f"""
 SELECT {rows.EVENT} FROM headwater.events WHERE stream = %s AND version > %s ORDER BY version LIMIT %s
 """
-STREAMS: Final = f"""
-SELECT {rows.EVENT} FROM unnest(%s::text[], %s::bigint[]) AS w (wanted, after)
+PAST: Final = f"SELECT {rows.PAST} FROM headwater.events WHERE stream = %s AND version > %s ORDER BY version"
+PASTS: Final = f"""
+SELECT {rows.PAST}, stream FROM unnest(%s::text[], %s::bigint[]) AS w (wanted, after)
 JOIN headwater.events ON stream = wanted AND version > after ORDER BY stream, version
 """
 SETTLED: Final = "SELECT hash, position, version FROM headwater.command_keys WHERE tenant = %s AND key = %s"
@@ -112,10 +114,17 @@ class Reads:
             return rows.recorded(await self._rows(BACKWARDS, (after, limit)))
         return rows.recorded(await self._open_horizon.read(after, limit))
 
-    async def read_streams(self, after: Mapping[str, int]) -> list[Recorded]:
+    async def read_streams(self, after: Mapping[str, int]) -> dict[str, list[Past]]:
         if not after:
-            return []
-        return rows.recorded(await self._rows(STREAMS, columns(list(after.items()))))
+            return {}
+        if len(after) == 1:
+            ((stream, version),) = after.items()
+            past = await self._rows(PAST, (stream, version))
+            return {stream: past} if past else {}
+        found: dict[str, list[Past]] = defaultdict(list)
+        for row in await self._rows(PASTS, columns(list(after.items()))):
+            found[row[-1]].append(row[:-1])
+        return dict(found)
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return rows.recorded(await self._rows(STREAM, (stream, after, limit if limit >= 0 else None)))

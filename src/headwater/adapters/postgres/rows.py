@@ -17,6 +17,9 @@ EVENT: Final = """position, stream, version, kind, CASE WHEN id_text = '' THEN i
 type, type_version, codec, time, previous, data, meta"""
 """The columns of a stored message, as `recorded` takes them."""
 
+PAST: Final = "version, kind, type, type_version, data"
+"""The columns of a `Past`."""
+
 HELD: Final = """h.consumer, h.key, h.reason, h.due, h.attempts, h.crashes, h.cause, h.fingerprint, h.history, h.since,
 h.headers, h.raw, h.position, h.stream, h.version, h.kind, h.id, h.type, h.type_version, h.codec, h.time, h.previous,
 h.data, h.meta"""
