@@ -186,7 +186,10 @@ class ReadPromises(DatabaseCase):
     async def test_read_streams_gives_each_above_its_own_version(self, database: Database, clock: VirtualClock) -> None:
         await committing(database, appending(B, count=3), appending(A, count=3), appending("other/c", count=1))
         found = await database.read_streams({B: 1, A: 0, "missing/x": 0})
-        assert {stream: [version for version, *_ in some] for stream, some in found.items()} == {A: [1, 2, 3], B: [2, 3]}
+        assert {stream: [version for version, *_ in some] for stream, some in found.items()} == {
+            A: [1, 2, 3],
+            B: [2, 3],
+        }
         assert await database.read_streams({}) == {}
         assert await database.read_streams({A: 3, B: 7}) == {}
 
