@@ -90,7 +90,10 @@ class Metadata(
 
 
 class Draft(Struct, frozen=True, gc=False):
-    """A message about to be stored: `Recorded` without its place. `time` is in microseconds; `data` and `meta` are encoded."""
+    """A message about to be stored: `Recorded` without its place. `time` is in microseconds; `data` and `meta` are encoded.
+
+    `tags` are what a condition finds an event by; a message of another kind has none.
+    """
 
     kind: Kind
     id: str
@@ -100,6 +103,7 @@ class Draft(Struct, frozen=True, gc=False):
     time: int
     data: bytes
     meta: bytes
+    tags: tuple[str, ...] = ()
 
 
 class Recorded(Struct, frozen=True, gc=False):

@@ -1,12 +1,17 @@
-"""The log of a service: streams of messages with versions, in one order of positions; and the answers to command keys."""
+"""The log of a service: streams of messages with versions, in one order of positions; and the answers to command keys.
+
+Events may carry tags. A condition (dynamic consistency boundary) names events by type and tag wherever they stand, and what
+its reader has seen of them; it holds as long as no other has come.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
 
+from headwater.errors import DeclarationError
 from headwater.message import Draft, Recorded
 
 ANY: Final = -1
@@ -28,6 +33,45 @@ class Append(Struct, frozen=True, gc=False):
     stream: str
     expect: int
     drafts: Sequence[Draft]
+
+
+class Item(Struct, frozen=True):
+    """Events of one of these types (none given: of any) that carry all of these tags. It names a type or a tag."""
+
+    types: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.types and not self.tags:
+            raise DeclarationError("an item of a query names a type or a tag: all events there are, are no boundary")
+
+    def takes(self, name: str, tags: Collection[str]) -> bool:
+        """Whether an event is one of these, by the name of its type and its tags."""
+        return (not self.types or name in self.types) and all(tag in tags for tag in self.tags)
+
+
+class Seen(Struct, frozen=True):
+    """What a reader has seen of the events that it asked for: all up to the position `safe`, and those `above` it."""
+
+    safe: int = 0
+    above: tuple[int, ...] = ()
+
+
+class Condition(Struct, frozen=True):
+    """Of the events that one of the items takes, none stands but those that were seen."""
+
+    items: tuple[Item, ...]
+    seen: Seen
+
+
+class Relevant(Struct, frozen=True):
+    """Events that a query takes, in the order of the log, and what has now been seen of them.
+
+    With each are the places (from 0, rising) of the items that take it.
+    """
+
+    events: Sequence[tuple[Recorded, Sequence[int]]]
+    seen: Seen
 
 
 class CommandKey(Struct, frozen=True, gc=False):
@@ -71,6 +115,10 @@ class Store(Protocol):
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         """Up to `limit` messages of one stream above a version."""
+        ...
+
+    async def read_relevant(self, items: Sequence[Item], seen: Seen) -> Relevant:
+        """The events that one of the items takes and that were not seen before, all of them."""
         ...
 
     async def head(self) -> int:

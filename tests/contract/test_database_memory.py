@@ -24,6 +24,15 @@ class TestMemoryDatabase(DatabaseContract):
         await other.open()
         return other
 
+    async def open_beside(self, database: Database) -> Database:
+        assert isinstance(database, MemoryDatabase)
+        other = MemoryDatabase(database.clock, database.file)
+        await other.open()
+        return other
+
+    async def commit_order(self, database: Database) -> dict[str, int]:
+        return {one.id: one.position for one in await database.read(0, 10_000)}
+
     async def journal_of(self, database: Database) -> list[tuple[str, str, int]]:
         assert isinstance(database, MemoryDatabase)
         return [line for line, count in database.file.table(JOURNAL).items() for _ in range(count)]

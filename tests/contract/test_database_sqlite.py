@@ -24,6 +24,15 @@ class TestSqliteDatabase(DatabaseContract):
         await other.open()
         return other
 
+    async def open_beside(self, database: Database) -> Database:
+        assert isinstance(database, SqliteDatabase)
+        other = SqliteDatabase(database.file.path, database.clock)
+        await other.open()
+        return other
+
+    async def commit_order(self, database: Database) -> dict[str, int]:
+        return {one.id: one.position for one in await database.read(0, 10_000)}
+
     async def pass_time(self, clock: VirtualClock, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

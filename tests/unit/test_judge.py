@@ -88,7 +88,7 @@ def test_messages_get_the_next_versions_and_positions():
 def test_a_message_keeps_all_that_was_drafted():
     one = draft(b"data", kind="command", type="t", type_version=7, codec=3, time=9, meta=b"m")
     (found,) = judged(WriteSet(appends=[Append(A, 0, [one])])).recorded
-    for name in one.__struct_fields__:
+    for name in set(one.__struct_fields__) - {"tags"}:
         assert getattr(found, name) == getattr(one, name)
 
 

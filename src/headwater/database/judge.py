@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
+from headwater.database.placed import Placed
 from headwater.database.writes import Answer, Collision, WriteSet
 from headwater.errors import KeyReused
 from headwater.message import Draft, Recorded
-from headwater.store import ANY, CommandKey, Committed, Settled
+from headwater.store import ANY, CommandKey, Committed, Condition, Settled
 
 
 class Needs(Struct):
@@ -21,6 +22,7 @@ class Needs(Struct):
 
     streams: set[str] = field(default_factory=set)
     keys: set[tuple[str, str]] = field(default_factory=set)
+    conditions: set[Condition] = field(default_factory=set)
     leases: set[str] = field(default_factory=set)
     marks: set[tuple[str, str]] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
@@ -31,11 +33,15 @@ class Needs(Struct):
 
 
 class Facts(Struct):
-    """What is stored of what was needed; what is missing is not stored. `position` is the last of the log."""
+    """What is stored of what was needed; what is missing is not stored. `position` is the last of the log.
+
+    `unmet` are the conditions for which an event stands that was not seen.
+    """
 
     position: int = 0
     streams: dict[str, int] = field(default_factory=dict)
     keys: dict[tuple[str, str], Settled] = field(default_factory=dict)
+    unmet: set[Condition] = field(default_factory=set)
     leases: dict[str, int] = field(default_factory=dict)
     marks: dict[tuple[str, str], int] = field(default_factory=dict)
     checkpoints: dict[str, int] = field(default_factory=dict)
@@ -46,11 +52,16 @@ class Facts(Struct):
 
 
 class Judgement(Struct):
-    """The answer to each set, the sets that stand, the messages to write, and the command keys with their answers."""
+    """The answer to each set, the sets that stand, the messages to write, and the command keys with their answers.
+
+    `tags` are those of events, by their positions in `recorded` (from 0).
+    """
 
     answers: list[Answer] = field(default_factory=list)
     standing: list[WriteSet] = field(default_factory=list)
     recorded: list[Recorded] = field(default_factory=list)
+    tags: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    placed: Placed | None = None
     settled: list[tuple[str, str, Settled, int]] = field(default_factory=list)
 
 
@@ -63,6 +74,8 @@ def needs(writes: Sequence[WriteSet]) -> Needs:
         for key in (write.key, write.after):
             if key is not None:
                 found.keys.add((key.tenant, key.key))
+        if write.conditions:
+            found.conditions.update(write.conditions)
         if write.fence is not None:
             found.leases.add(write.fence.lease)
         if write.marks or write.checkpoints or write.releases or write.steps:
@@ -87,6 +100,8 @@ def judge(writes: Sequence[WriteSet], facts: Facts) -> Judgement:
         answer = _repeated(write.key, facts) if write.key is not None else None
         if answer is None:
             broken = _broken(write, facts)
+            if not broken and write.conditions:
+                broken = _condition_broken(write, facts, result)
             answer = Collision(broken) if broken else _accept(write, facts, result)
         result.answers.append(answer)
     return result
@@ -130,6 +145,16 @@ def _unfounded(write: WriteSet, facts: Facts) -> str:
     return ""
 
 
+def _condition_broken(write: WriteSet, facts: Facts, result: Judgement) -> str:
+    """Whether a condition does not hold, in words: what sets before this one place was seen by nobody."""
+    placed = result.placed = result.placed or Placed()
+    placed.learn(result.recorded, result.tags)
+    for condition in write.conditions:
+        if condition in facts.unmet or placed.meets(condition.items):
+            return "an event has come that the decision has not seen"
+    return ""
+
+
 def _inbox_broken(write: WriteSet, facts: Facts) -> str:
     for mark in write.marks:
         if facts.marks.get((mark.consumer, mark.stream), 0) != mark.expect:
@@ -159,7 +184,7 @@ def _instances_broken(write: WriteSet, facts: Facts) -> str:
 def _accept(write: WriteSet, facts: Facts, result: Judgement) -> Committed:
     version = 0
     for append in write.appends:
-        version = _place(append.stream, append.drafts, facts, result.recorded)
+        version = _place(append.stream, append.drafts, facts, result)
     if write.marks or write.checkpoints or write.releases or write.holds or write.steps:
         _accept_inbox(write, facts)
     if write.cancels or write.timers or write.sagas:
@@ -194,12 +219,15 @@ def _accept_instances(write: WriteSet, facts: Facts) -> None:
         facts.sagas[state.saga, state.key] = state.expect + 1
 
 
-def _place(stream: str, drafts: Sequence[Draft], facts: Facts, recorded: list[Recorded]) -> int:
+def _place(stream: str, drafts: Sequence[Draft], facts: Facts, result: Judgement) -> int:
+    recorded = result.recorded
     version = facts.streams.get(stream, 0)
     position = facts.position
     for draft in drafts:
         version += 1
         position += 1
+        if draft.tags and draft.kind == "event":
+            result.tags[len(recorded)] = tuple(dict.fromkeys(draft.tags))
         recorded.append(
             Recorded(
                 position,

@@ -10,7 +10,7 @@ from headwater.checkpoint import Checkpoint
 from headwater.errors import Conflict, HeadwaterError, KeyReused, Unknown
 from headwater.inbox import Held, Mark, Note, Release, Step
 from headwater.lease import Fence
-from headwater.store import Append, CommandKey, Committed
+from headwater.store import Append, CommandKey, Committed, Condition
 from headwater.table import Upsert
 from headwater.timer import Cancel, SagaState, Timer
 
@@ -20,6 +20,7 @@ class WriteSet(Struct, frozen=True, gc=False):
 
     It falls when something it expects does not hold: a stream's version, a mark, a checkpoint, a saga's version, a held
     message or a timer to be removed, a lease's epoch. A command key that is known makes it a repetition.
+    `conditions` are about the events that stand before the set, not about its own.
     `after` is the command whose events the first append was decided on: that command must stand, and the append must
     expect the version that it left.
     `journal` is (consumer, stream, version) of each message whose effect is in this set.
@@ -28,6 +29,7 @@ class WriteSet(Struct, frozen=True, gc=False):
     appends: Sequence[Append] = ()
     key: CommandKey | None = None
     after: CommandKey | None = None
+    conditions: Sequence[Condition] = ()
     fence: Fence | None = None
     marks: Sequence[Mark] = ()
     checkpoints: Sequence[Checkpoint] = ()

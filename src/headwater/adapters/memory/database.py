@@ -33,7 +33,7 @@ from headwater.errors import ConfigurationError, DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.lease import Lease
 from headwater.message import Recorded
-from headwater.store import Past, Settled, past
+from headwater.store import Item, Past, Relevant, Seen, Settled, past
 from headwater.table import Table, turn_of
 from headwater.timer import SagaState, Timer
 
@@ -166,6 +166,15 @@ class MemoryDatabase:
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return self._data.streams.get(stream, [])[after : after + limit]
+
+    async def read_relevant(self, items: Sequence[Item], seen: Seen) -> Relevant:
+        data = self._data
+        takers: dict[int, list[int]] = {}
+        for place, item in enumerate(items):
+            for position in data.relevant(item, seen.safe):
+                if position not in seen.above:
+                    takers.setdefault(position, []).append(place)
+        return Relevant([(data.log[position - 1], takers[position]) for position in sorted(takers)], Seen(data.head))
 
     async def head(self) -> int:
         return self._data.head

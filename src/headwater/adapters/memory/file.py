@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from headwater.errors import DatabaseError
 from headwater.message import Recorded
+from headwater.store import Condition, Item
 
 GONE: Final = object()
 NOTHING: Final[Mapping[Any, Any]] = {}
@@ -22,6 +24,8 @@ class MemoryFile:
         self.name = name
         self.log: list[Recorded] = []
         self.streams: dict[str, list[Recorded]] = {}
+        self.tags: dict[int, tuple[str, ...]] = {}
+        self.tagged: dict[str, list[int]] = {}
         self.tables: Tables = {}
         self.writer: object | None = None
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -30,6 +34,14 @@ class MemoryFile:
     def head(self) -> int:
         """The last position."""
         return len(self.log)
+
+    def relevant(self, item: Item, after: int) -> Iterator[int]:
+        """The positions above one, of events that an item takes."""
+        fewest = min((self.tagged.get(tag, ()) for tag in item.tags), key=len, default=range(1, self.head + 1))
+        for position in fewest[bisect_right(fewest, after) :]:
+            one = self.log[position - 1]
+            if one.kind == "event" and item.takes(one.type, self.tags.get(position, ())):
+                yield position
 
     def table(self, name: Hashable) -> Mapping[Any, Any]:
         """The committed cells of a table, by key."""
@@ -77,12 +89,23 @@ class Change:
     def __init__(self, file: MemoryFile) -> None:
         self.file = file
         self.log: list[Recorded] = []
+        self.tags: dict[int, tuple[str, ...]] = {}
         self._cells: dict[tuple[Hashable, Any], Any] = {}
 
     @property
     def head(self) -> int:
         """The last position, with what this change adds."""
         return self.file.head + len(self.log)
+
+    def unmet(self, condition: Condition) -> bool:
+        """Whether an event stands, as this transaction sees it, that a condition has not seen."""
+        seen = condition.seen
+        for item in condition.items:
+            if any(position not in seen.above for position in self.file.relevant(item, seen.safe)):
+                return True
+            if any(one.kind == "event" and item.takes(one.type, self.tags.get(one.position, ())) for one in self.log):
+                return True
+        return False
 
     def get(self, table: Hashable, key: Any) -> Any:
         """A cell as this transaction sees it; None if there is none."""
@@ -111,6 +134,7 @@ class Change:
         """Forget what was written since the mark."""
         length, self._cells = mark[0], dict(mark[1])
         del self.log[length:]
+        self.tags = {position: tags for position, tags in self.tags.items() if position <= self.head}
 
     def merge(self) -> None:
         """Make it all visible at once; nothing in here can fail half-way."""
@@ -119,6 +143,10 @@ class Change:
         for recorded in self.log:
             self.file.log.append(recorded)
             self.file.streams.setdefault(recorded.stream, []).append(recorded)
+        self.file.tags.update(self.tags)
+        for position, tags in self.tags.items():
+            for tag in tags:
+                self.file.tagged.setdefault(tag, []).append(position)
         for (table, key), value in self._cells.items():
             cells = self.file.tables.setdefault(table, {})
             if value is GONE:

@@ -69,6 +69,7 @@ def _facts(change: Change, wanted: Needs) -> Facts:
         position=change.head,
         streams=change.some(VERSIONS, wanted.streams),
         keys={key: settled for key, (settled, _) in change.some(KEYS, wanted.keys).items()},
+        unmet={condition for condition in wanted.conditions if change.unmet(condition)},
         leases={name: epoch for name, (_, epoch, _) in change.some(LEASES, wanted.leases).items()},
         marks=change.some(MARKS, wanted.marks),
         checkpoints=change.some(CHECKPOINTS, wanted.checkpoints),
@@ -80,6 +81,8 @@ def _facts(change: Change, wanted: Needs) -> Facts:
 
 
 def _write_log(change: Change, judged: Judgement) -> None:
+    for place, tags in judged.tags.items():
+        change.tags[judged.recorded[place].position] = tags
     for recorded in judged.recorded:
         change.log.append(recorded)
         change.put(VERSIONS, recorded.stream, recorded.version)

@@ -9,6 +9,7 @@ import apsw
 import msgspec
 
 from headwater.adapters.sqlite.file import fetch
+from headwater.adapters.sqlite.relevant import is_unmet
 from headwater.database import Facts, Needs
 from headwater.store import Settled
 
@@ -56,8 +57,7 @@ def read_facts(connection: apsw.Connection, wanted: Needs) -> Facts:
     def rows(sql: str, values: Collection[Any]) -> list[tuple[Any, ...]]:
         return fetch(connection, sql, (as_json(values),))
 
-    position, streams = _log(connection, wanted.streams)
-    found = Facts(position, streams)
+    found = _log(connection, wanted)
     if wanted.keys:
         found.keys = {(tenant, key): Settled(*rest) for tenant, key, *rest in rows(KEYS, wanted.keys)}
     if wanted.leases:
@@ -77,11 +77,16 @@ def read_facts(connection: apsw.Connection, wanted: Needs) -> Facts:
     return found
 
 
-def _log(connection: apsw.Connection, streams: Collection[str]) -> tuple[int, dict[str, int]]:
-    """The last position, and the versions of streams that there are."""
+def _log(connection: apsw.Connection, wanted: Needs) -> Facts:
+    """The last position, the versions of streams that there are, and conditions that do not hold."""
+    streams = wanted.streams
     if len(streams) == 1:
         [(position, version)] = fetch(connection, PLACE, (*streams,))
-        return position or 0, dict.fromkeys(streams, version) if version else {}
-    [(position,)] = fetch(connection, POSITION)
-    found = fetch(connection, STREAMS, (as_json(streams),)) if streams else []
-    return position or 0, {stream: version for stream, version in found if version}
+        found = Facts(position or 0, dict.fromkeys(streams, version) if version else {})
+    else:
+        [(position,)] = fetch(connection, POSITION)
+        versions = fetch(connection, STREAMS, (as_json(streams),)) if streams else []
+        found = Facts(position or 0, {stream: version for stream, version in versions if version})
+    if wanted.conditions:
+        found.unmet = {condition for condition in wanted.conditions if is_unmet(connection, condition)}
+    return found

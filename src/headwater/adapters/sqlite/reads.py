@@ -12,11 +12,12 @@ import msgspec
 from headwater.adapters.sqlite import rows, tables
 from headwater.adapters.sqlite.facts import POSITION, as_json
 from headwater.adapters.sqlite.file import Reader
+from headwater.adapters.sqlite.relevant import read_relevant
 from headwater.checkpoint import Consuming
 from headwater.errors import DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.message import Recorded
-from headwater.store import Past, Settled
+from headwater.store import Item, Past, Relevant, Seen, Settled
 from headwater.table import Table
 from headwater.timer import SagaState, Timer
 
@@ -106,6 +107,9 @@ class Reads:
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return rows.recorded(self._read.rows(STREAM, (stream, after, limit)))
+
+    async def read_relevant(self, items: Sequence[Item], seen: Seen) -> Relevant:
+        return read_relevant(self._read, items, seen)
 
     async def head(self) -> int:
         return self._head()

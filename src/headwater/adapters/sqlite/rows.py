@@ -138,7 +138,7 @@ def timers(rows: Iterable[Row]) -> list[Timer]:
 
 def timer_row(one: Timer) -> Row:
     """The values of an insert into `timers`, in the order of `TIMER`."""
-    *draft, data, meta = msgspec.structs.astuple(one.draft)
+    *draft, data, meta, _ = msgspec.structs.astuple(one.draft)  # what a timer brings is no event, and has no tags
     return (
         one.owner,
         one.key,

@@ -221,11 +221,21 @@ FROM (SELECT *, CASE typeof(meta) WHEN 'blob' THEN unicode(CAST(substr(meta, 1, 
 FROM events)))));
 """
 
-MIGRATIONS: Final = (FIRST, SECOND)
+THIRD: Final = """
+CREATE TABLE event_tags (
+    tag TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    type TEXT NOT NULL,          -- of the event at the position
+    PRIMARY KEY (tag, position)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (FIRST, SECOND, THIRD)
 
 RESERVED: Final = frozenset(
     {
         "events",
+        "event_tags",
         "command_keys",
         "marks",
         "held",

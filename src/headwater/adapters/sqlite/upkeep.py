@@ -32,6 +32,11 @@ CHECKS: Final = (
         "the log has {} messages up to position {}",
     ),
     (
+        """SELECT tag, position FROM event_tags t
+        WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.position = t.position AND e.type = t.type AND e.kind = 'event')""",
+        "tag {} stands at position {}, where the log has no such event",
+    ),
+    (
         """SELECT key, tenant, position FROM command_keys
         WHERE position > (SELECT coalesce(max(position), 0) FROM events)""",
         "command key {} of tenant {!r} names position {}, which the log has not reached",

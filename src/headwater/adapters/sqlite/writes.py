@@ -10,6 +10,7 @@ import apsw
 from headwater.adapters.sqlite import rows
 from headwater.adapters.sqlite.facts import as_json, read_facts
 from headwater.adapters.sqlite.many import insert
+from headwater.adapters.sqlite.relevant import tag_rows
 from headwater.adapters.sqlite.tables import fold_rows, write_rows
 from headwater.database import Answer, InlineFold, Judgement, WriteSet, judge, needs
 from headwater.inbox import Held
@@ -72,6 +73,8 @@ def _consumes(write: WriteSet) -> bool:
 
 def _write_log(connection: apsw.Connection, judged: Judgement) -> None:
     insert(connection, "events", [rows.event_row(one) for one in judged.recorded])
+    if judged.tags:
+        insert(connection, "event_tags", tag_rows(judged))
     if judged.settled:
         keys = [(tenant, key, one.hash, one.position, one.version, time) for tenant, key, one, time in judged.settled]
         insert(connection, "command_keys", keys)

@@ -14,12 +14,23 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
-        for part in ("concurrency", "inbox", "sets", "store", "tables", "timers", "transactions", "values")
+        for part in (
+            "concurrency",
+            "conditions",
+            "inbox",
+            "sets",
+            "store",
+            "tables",
+            "timers",
+            "transactions",
+            "values",
+        )
     )
 )
 
 from headwater.testing.contracts.database.case import DatabaseCase
 from headwater.testing.contracts.database.concurrency import ChangedPromises, ConcurrencyPromises, LeasePromises
+from headwater.testing.contracts.database.conditions import ConditionPromises, RacePromises, RelevantPromises
 from headwater.testing.contracts.database.inbox import HeldPromises, MarkPromises, NotePromises, TurnPromises
 from headwater.testing.contracts.database.sets import CommandKeyPromises, ExpectPromises, FencePromises, SetPromises
 from headwater.testing.contracts.database.store import ReadPromises, StorePromises
@@ -48,6 +59,9 @@ class DatabaseContract(
     SwapPromises,
     InlinePromises,
     TransactionPromises,
+    RelevantPromises,
+    ConditionPromises,
+    RacePromises,
     ConcurrencyPromises,
     ChangedPromises,
     LeasePromises,

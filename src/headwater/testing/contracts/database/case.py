@@ -30,6 +30,24 @@ class DatabaseCase:
         """A new handle, opened, on the data of one that died; without its `close`, where that can be had."""
         raise NotImplementedError
 
+    async def beside(self, database: Database) -> Database:
+        """Another handle, opened, on the data of one that lives, as another process has it; closed at the end of the test.
+
+        An adapter whose data only one handle may have gives that one.
+        """
+        other = await self.open_beside(database)
+        if other is not database:
+            self.databases.append(other)
+        return other
+
+    async def open_beside(self, database: Database) -> Database:
+        """The handle that `beside` gives."""
+        return database
+
+    async def commit_order(self, database: Database) -> dict[str, int] | None:
+        """The places of all events, by their ids, in the order of their commits; None where nobody can tell."""
+        return None
+
     async def pass_time(self, clock: VirtualClock, seconds: float) -> None:
         """Let so much time pass for leases; an adapter that goes by the machine's clock sleeps instead."""
         await clock.run_for(seconds)
