@@ -18,10 +18,10 @@ from headwater.adapters.sqlite.migrations import migrate
 from headwater.adapters.sqlite.schema import COMPONENT, MIGRATIONS
 from headwater.adapters.sqlite.session import Session
 from headwater.clock import SystemClock
-from headwater.database import Database, Failed, WriteSet, stands
+from headwater.database import Collision, Database, Failed, WriteSet, stands
 from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch, Unknown
 from headwater.message import JSON, Draft, Metadata, encode_metadata
-from headwater.store import ANY, Append, CommandKey, Committed
+from headwater.store import ANY, Append, CommandKey, Committed, Condition, Item, Seen
 from headwater.table import Column, Table, Upsert
 from headwater.timer import SagaState
 
@@ -147,6 +147,35 @@ def test_a_file_of_the_first_version_is_upgraded_with_its_rows(tmp_path: Path) -
         [answer] = await database.commit([appending()])
         assert stands(answer).position == 3
         assert await database.verify() == []
+        await database.close()
+
+    asyncio.run(main())
+
+
+def test_a_file_of_the_second_version_has_events_without_tags_and_takes_new_ones(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "old.db"
+        migrate(File(path), COMPONENT, MIGRATIONS[:2], now=1)
+        old = apsw.Connection(str(path))
+        old.execute(
+            "INSERT INTO events VALUES (1, 'bank.Account/a', 1, 'event', '1', 'bank.Opened', 1, 0, 7, 0, '{}', '{}')"
+        )
+        old.close()
+        database = SqliteDatabase(path, CLOCK)
+        await database.open(upgrade=True)
+        items = (Item(("bank.Opened",)), Item(tags=("owner:ada",)))
+        relevant = await database.read_relevant(items, Seen())
+        assert [(one.position, places) for one, places in relevant.events] == [(1, [0])]
+        tagged = Draft("event", "id", "bank.Closed", 1, JSON, 7, b"{}", b"{}", ("owner:ada",))
+        append = WriteSet(appends=[Append("x", 0, [tagged])], conditions=[Condition(items, relevant.seen)])
+        assert [type(answer) for answer in await database.commit([append, append])] == [Committed, Collision]
+        assert await database.verify() == []
+        await database.close()
+        broken = apsw.Connection(str(path))
+        broken.execute("UPDATE event_tags SET type = 'bank.Opened'")
+        broken.close()
+        await database.open()
+        assert await database.verify() == ["tag owner:ada stands at position 2, where the log has no such event"]
         await database.close()
 
     asyncio.run(main())
@@ -352,7 +381,7 @@ def test_status_and_statements_show_the_file(tmp_path: Path) -> None:
         async with opened(tmp_path) as database:
             await database.commit([appending()])
             status = await database.status()
-            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 2})
+            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 3})
             assert any(sql.startswith("CREATE TABLE events") for sql in await database.statements())
 
     asyncio.run(main())

@@ -76,6 +76,10 @@ def statement(name: str, sql: str) -> Plant:
     return mock.patch.object(writes, name, sql)
 
 
+def without_tags() -> Plant:
+    return mock.patch.object(writes, "tag_rows", lambda judged: [])
+
+
 def kept_savepoint() -> Plant:
     """What was written within a savepoint that is undone, stays."""
     execute = SqliteTransaction.execute
@@ -94,6 +98,8 @@ PLANTS: dict[str, Callable[[], Plant]] = {
     "the command before does not matter": lambda: without(after=None),
     "a command key is not kept": lambda: without(key=None),
     "a savepoint is not undone": kept_savepoint,
+    "a condition does not matter": lambda: without(conditions=()),
+    "tags are not kept": without_tags,
 }
 
 

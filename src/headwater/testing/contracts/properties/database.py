@@ -21,7 +21,7 @@ from headwater.testing.contracts.database.tables import count_fold, count_keys
 from headwater.testing.contracts.database.values import EVERYTHING, LINES, TIME, TOTALS
 from headwater.testing.contracts.properties.search import Machine, Properties
 from headwater.testing.contracts.properties.seeing import Ranks, facts_of, ranks_of, see, told
-from headwater.testing.contracts.properties.writes import CONSUMERS, LEASES, OWNERS, aimed, commits
+from headwater.testing.contracts.properties.writes import CONSUMERS, LEASES, OWNERS, aimed, asking, commits
 
 Result = TypeVar("Result")
 
@@ -178,7 +178,7 @@ class DatabaseMachine(Machine):
 
     async def _commit(self, sets: Sequence[WriteSet]) -> None:
         writes = self._aimed(sets, await self._facts(sets))
-        ours, theirs = await self.both(lambda database: database.commit(writes))
+        ours, theirs = await self.both(lambda database: _commit(database, writes))
         _same(ours, theirs, await ranks_of(self.subject), await ranks_of(self.model))
         self.committed += _ids(writes, theirs)
 
@@ -197,15 +197,21 @@ class DatabaseMachine(Machine):
                 self.committed += _ids(writes, their)
 
 
+async def _commit(database: Database, writes: Sequence[WriteSet]) -> list[Answer]:
+    positions = list(await ranks_of(database))
+    return await database.commit([asking(one, positions) for one in writes])
+
+
 async def _interact(database: Database, parts: Sequence[tuple[list[WriteSet], bool]], kept: bool) -> list[list[Answer]]:
     answers: list[list[Answer]] = []
+    positions = list(await ranks_of(database))
     before = await database.head()
     try:
         async with database.transaction() as transaction:
             for writes, stays in parts:
                 try:
                     async with transaction.savepoint():
-                        answers.append(transaction.write(writes))
+                        answers.append(transaction.write([asking(one, positions) for one in writes]))
                         if not stays:
                             raise Undone
                 except Undone:

@@ -12,7 +12,7 @@ from headwater.database import Answer, Database, Facts, Needs
 from headwater.errors import DatabaseError
 from headwater.inbox import Held, Reason
 from headwater.message import Recorded
-from headwater.store import Committed
+from headwater.store import Committed, Item, Seen
 from headwater.table import Table
 from headwater.testing.contracts.database.values import EVERYTHING, LINES, TIME, TOTALS
 from headwater.testing.contracts.properties.writes import (
@@ -29,9 +29,15 @@ from headwater.testing.contracts.properties.writes import (
 MANY: Final = 10_000
 END: Final = 2**62
 
+QUERIES: Final = (
+    (Item(tags=("t",)),),
+    (Item(("bank.Withdrawn",), ("u", "t")), Item(tags=("ü\0'",))),
+    (Item(("ü", "none")), Item(("bank.Withdrawn",), ("t",))),
+)
+
 Ranks = Mapping[int, int]
 """Which message of the log, from 1, has a position: only the order of positions is promised."""
-Seen = dict[str, Any]
+Shown = dict[str, Any]
 
 
 def plain(value: Any) -> str:
@@ -72,12 +78,12 @@ async def facts_of(database: Database, wanted: Needs, leases: Mapping[str, int])
     return facts
 
 
-async def see(database: Database) -> Seen:
+async def see(database: Database) -> Shown:
     """All that can be read of a database."""
     return {**await _log(database), **await _inbox(database), **await _flows(database), **await _rows(database)}
 
 
-async def _log(database: Database) -> Seen:
+async def _log(database: Database) -> Shown:
     log = await database.read(0, MANY)
     ranks = {0: 0} | {one.position: rank for rank, one in enumerate(log, start=1)}
 
@@ -85,13 +91,14 @@ async def _log(database: Database) -> Seen:
         return plain([replace(one, position=ranks[one.position]) for one in found])
 
     middle = log[len(log) // 2].position if log else 0
-    seen: Seen = {
+    seen: Shown = {
         "head": ranks[await database.head()],
         "log": ranked(log),
         "backwards": ranked(await database.read(END, MANY, backwards=True)),
         "page": ranked(await database.read(middle, 2)),
         "page backwards": ranked(await database.read(middle, 2, backwards=True)),
         "streams": plain(sorted((await database.read_streams({s: index for index, s in enumerate(STREAMS)})).items())),
+        "relevant": [await _relevant(database, ranks, items) for items in QUERIES],
         "stream": [ranked(await database.read_stream(stream, 1, 2)) for stream in STREAMS],
     }
     for tenant in TENANTS:
@@ -101,12 +108,22 @@ async def _log(database: Database) -> Seen:
     return seen
 
 
+async def _relevant(database: Database, ranks: Ranks, items: Sequence[Item]) -> list[tuple[int, list[int]]]:
+    """The events that some items take, read in two parts; of what was seen nothing comes again."""
+    middle = Seen(max(ranks, key=lambda position: (ranks[position] <= len(ranks) // 2, position)))
+    found = await database.read_relevant(items, Seen())
+    rest = await database.read_relevant(items, middle)
+    assert list(rest.events) == [one for one in found.events if one[0].position > middle.safe]
+    assert not (await database.read_relevant(items, found.seen)).events
+    return [(ranks[one.position], list(places)) for one, places in found.events]
+
+
 def _places(found: Iterable[Held]) -> list[tuple[str, str, int]]:
     return [(one.consumer, one.message.stream, one.message.version) for one in found]
 
 
-async def _inbox(database: Database) -> Seen:
-    seen: Seen = {}
+async def _inbox(database: Database) -> Shown:
+    seen: Shown = {}
     for consumer in CONSUMERS:
         count, size = await database.held_count(consumer)
         due = await database.next_due(consumer)
@@ -128,7 +145,7 @@ async def _inbox(database: Database) -> Seen:
     return seen
 
 
-async def _flows(database: Database) -> Seen:
+async def _flows(database: Database) -> Shown:
     return {
         "checkpoints": [await database.checkpoint(reader) for reader in READERS],
         "consumers": sorted(map(plain, await database.registered())),
@@ -141,7 +158,7 @@ async def _flows(database: Database) -> Seen:
     }
 
 
-async def _rows(database: Database) -> Seen:
+async def _rows(database: Database) -> Shown:
     keys: dict[Table, list[tuple[Any, ...]]] = {
         TOTALS: [(stream,) for stream in STREAMS],
         LINES: [(number, key) for number in (0, 1) for key in KEYS[:2]],
@@ -152,7 +169,7 @@ async def _rows(database: Database) -> Seen:
         LINES: {"number": 1, "count": None},
         EVERYTHING: {"a_boolean": True},
     }
-    seen: Seen = {}
+    seen: Shown = {}
     for table, some in keys.items():
         try:
             seen[table.name] = [

@@ -16,7 +16,7 @@ from headwater.database import Facts, WriteSet
 from headwater.inbox import Held, Mark, Note, Reason, Release, Step
 from headwater.lease import Fence
 from headwater.message import JSON, Draft, Recorded
-from headwater.store import ANY, Append, CommandKey
+from headwater.store import ANY, Append, CommandKey, Condition, Item, Seen
 from headwater.table import Table, Upsert
 from headwater.testing.contracts.database.values import EVERYTHING, LINES, META, TIME, TOTALS
 from headwater.timer import Cancel, SagaState, Timer
@@ -58,9 +58,22 @@ drafts = st.builds(
     data=payloads,
     meta=st.just(META),
 )
+tags = st.lists(st.sampled_from(["t", "t", "ü\0'", "u"]), max_size=3).map(tuple)
+tagged = st.builds(lambda one, some: replace(one, tags=some), drafts, tags)
+items = st.builds(
+    Item,
+    st.sampled_from([(), ("bank.Withdrawn",), ("bank.Withdrawn",), ("bank.Withdrawn", "ü"), ("none",)]),
+    st.sampled_from([("t",), ("t",), ("ü\0'",), ("t", "u")]),
+) | st.builds(Item, st.sampled_from([("ü",), ("bank.Withdrawn", "none")]))
+conditions = st.builds(
+    Condition,
+    st.lists(items, min_size=1, max_size=2).map(tuple),
+    st.builds(Seen, st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from([(), (), (0,), (0, 1)])),
+)
+"""What was seen is drawn as how far it is from the head of the log."""
 keys = st.builds(CommandKey, names(TENANTS), names(KEYS), names([b"1", b"1", b"1", b"\0\xff"]), times)
 appends = st.builds(
-    Append, names(STREAMS), st.sampled_from([0, 0, 0, 0, ANY, ANY, 1, -1]), st.lists(drafts, min_size=0, max_size=3)
+    Append, names(STREAMS), st.sampled_from([0, 0, 0, 0, ANY, ANY, 1, -1]), st.lists(tagged, min_size=0, max_size=3)
 )
 recorded = st.builds(
     Recorded,
@@ -150,6 +163,7 @@ PARTS: Final[dict[str, st.SearchStrategy[Any]]] = {
     "appends": appends,
     "key": keys,
     "after": st.one_of(st.just(LAST), keys),
+    "conditions": conditions,
     "fence": st.builds(Fence, names(LEASES), distances),
     "marks": st.builds(Mark, names(CONSUMERS), names(STREAMS), st.integers(0, 4), distances),
     "checkpoints": st.builds(Checkpoint, names(READERS), st.integers(0, 9), distances),
@@ -193,12 +207,28 @@ def chains(draw: st.DrawFn) -> list[WriteSet]:
     links: list[WriteSet] = []
     for _ in range(draw(st.integers(2, 3))):
         parts = [*draw(some_parts), ("key", draw(keys)), ("after", LAST)]
-        append = Append(stream, 0, draw(st.lists(drafts, min_size=1, max_size=2)))
+        append = Append(stream, 0, draw(st.lists(tagged, min_size=1, max_size=2)))
         links.append(_set_of([("appends", append), *(part for part in parts if part[0] != "appends")]))
     return [replace(links[0], after=None), *links[1:]]
 
 
 commits = st.one_of(st.lists(write_sets, min_size=1, max_size=6), chains())
+
+
+def asking(write: WriteSet, positions: Sequence[int]) -> WriteSet:
+    """The set with true positions in its conditions; `positions` are those of the log, in order, after 0."""
+    if not write.conditions:
+        return write
+
+    def at(back: int) -> int:
+        return positions[max(len(positions) - 1 - back, 0)]
+
+    return replace(
+        write,
+        conditions=[
+            Condition(one.items, Seen(at(one.seen.safe), tuple(map(at, one.seen.above)))) for one in write.conditions
+        ],
+    )
 
 
 def aimed(write: WriteSet, facts: Facts, before: WriteSet | None, number: int) -> WriteSet:
