@@ -31,6 +31,12 @@ class TestPostgresDatabase(DatabaseContract):
         await other.open()
         return other
 
+    async def open_beside(self, database: Database) -> Database:
+        assert isinstance(database, PostgresDatabase)
+        other = PostgresDatabase(database.url, database.clock)
+        await other.open()
+        return other
+
     async def pass_time(self, clock: VirtualClock, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

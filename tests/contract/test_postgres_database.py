@@ -439,7 +439,7 @@ def test_status_says_what_is_there_also_before_anything_is(postgres: Databases) 
         async with opened(url) as found:
             await found.commit([appending()])
             status = await found.status()
-            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 1})
+            assert (status["position"], status["held"], status["schema"]) == (1, 0, {"database": 2})
             with pytest.raises(ConfigurationError, match="pg_dump"):
                 await found.backup("copy")
 
@@ -489,7 +489,7 @@ def test_the_command_line_keeps_a_database_up(
     assert command("db", "init")[1].strip().endswith("was there, and is current")
     assert command("db", "verify") == (0, "whole\n")
     assert command("db", "upgrade") == (0, "nothing to do: database version 1\n")
-    assert json.loads(command("db", "status", "--json")[1])["schema"] == {"database": 1}
+    assert json.loads(command("db", "status", "--json")[1])["schema"] == {"database": 2}
     assert "CREATE TABLE headwater.events (" in command("db", "sql")[1]
     assert command("db", "sql", "SELECT count(*) FROM headwater.events") == (0, "0\n")
     code, said = command("db", "sql", "DELETE FROM headwater.events")

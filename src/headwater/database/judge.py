@@ -146,12 +146,14 @@ def _unfounded(write: WriteSet, facts: Facts) -> str:
 
 
 def _condition_broken(write: WriteSet, facts: Facts, result: Judgement) -> str:
-    """Whether a condition does not hold, in words: what sets before this one place was seen by nobody."""
+    """The first condition that does not hold, in words: what sets before this one place was seen by nobody."""
     placed = result.placed = result.placed or Placed()
     placed.learn(result.recorded, result.tags)
     for condition in write.conditions:
         if condition in facts.unmet or placed.meets(condition.items):
             return "an event has come that the decision has not seen"
+        if condition.seen.safe > facts.position:
+            return "the decision has seen more than the log has: it is a copy from before"
     return ""
 
 

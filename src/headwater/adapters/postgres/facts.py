@@ -10,14 +10,20 @@ from typing import Any, Final
 from zlib import crc32
 
 from headwater.adapters.postgres import schema
+from headwater.adapters.postgres.relevant import UNMET, bounds, conditions_of
 from headwater.adapters.postgres.statement import Row, Statement
-from headwater.database import Facts, Needs
+from headwater.database import Facts, Needs, WriteSet
 from headwater.store import Settled
 
 BUCKETS: Final = 4_096
 """Names share so many locks: a thousand streams in one commit must not fill the lock table of the server."""
 LOCK: Final = "SELECT pg_advisory_xact_lock(%s, bucket) FROM unnest(%s::int[]) AS bucket"
-LOCK_SHARED: Final = "SELECT pg_advisory_xact_lock_shared(%s, bucket) FROM unnest(%s::int[]) AS bucket"
+LOCKS: Final = """
+SELECT CASE WHEN alone THEN pg_advisory_xact_lock(space, bucket) ELSE pg_advisory_xact_lock_shared(space, bucket) END
+FROM unnest(%s::int[], %s::int[], %s::boolean[]) AS l (space, bucket, alone)
+"""
+FEWER: Final = 1_024
+"""Types and tags share so many: an event has several."""
 
 POSITION: Final = "SELECT coalesce(max(position), 0) FROM headwater.events"
 STREAMS: Final = """
@@ -52,10 +58,20 @@ JOIN headwater.sagas s ON s.saga = w.saga AND s.key = w.key
 """
 
 
-def locking(space: int, names: Iterable[str], *, shared: bool = False) -> list[Statement]:
+def locking(space: int, names: Iterable[str]) -> list[Statement]:
     """The locks of these names in a space, in the order in which everybody takes them; none for no names."""
     buckets = sorted({crc32(name.encode()) % BUCKETS for name in names})
-    return [Statement(LOCK_SHARED if shared else LOCK, (space, buckets))] if buckets else []
+    return [Statement(LOCK, (space, buckets))] if buckets else []
+
+
+def _locks(wanted: Needs, writes: Sequence[WriteSet]) -> list[Statement]:
+    """All that is locked before facts are read, in the order in which everybody locks it; what is locked twice, exclusively."""
+    alone = {(schema.LEASES, crc32(lease.encode()) % BUCKETS): False for lease in wanted.leases}
+    alone |= {(schema.STREAMS, crc32(stream.encode()) % BUCKETS): True for stream in wanted.streams}
+    for name, exclusive in bounds(writes).items():
+        place = (schema.BOUNDS, crc32(name.encode()) % FEWER)
+        alone[place] = exclusive or alone.get(place, False)
+    return [Statement(LOCKS, columns([(*place, alone[place]) for place in sorted(alone)]))] if alone else []
 
 
 def columns(rows: Collection[Sequence[Any]]) -> list[list[Any]]:
@@ -63,10 +79,12 @@ def columns(rows: Collection[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def asking(wanted: Needs) -> list[Statement]:
-    """The statements that lock and read what is wanted, for `facts_of`."""
-    locks = locking(schema.LEASES, wanted.leases, shared=True) + locking(schema.STREAMS, wanted.streams)
+def asking(wanted: Needs, writes: Sequence[WriteSet]) -> list[Statement]:
+    """The statements that lock and read what is wanted, for `facts_of`; their number is that of its results."""
+    locks = _locks(wanted, writes)
     kinds = [Statement(sql, columns(keys)) for sql, keys in _kinds(wanted) if keys]
+    if items := conditions_of(wanted.conditions):
+        kinds.append(Statement(UNMET, columns(items)))
     return [*locks, *kinds, Statement(POSITION)]  # no key that was read names a later position
 
 
@@ -86,9 +104,13 @@ def _kinds(wanted: Needs) -> list[tuple[str, Collection[Row]]]:
 
 def facts_of(wanted: Needs, results: Sequence[list[Row]]) -> Facts:
     """The facts, of the rows that the statements of `asking` gave."""
-    given = iter(results[bool(wanted.leases) + bool(wanted.streams) :])
-    found = {sql: next(given) if keys else [] for sql, keys in _kinds(wanted)}
+    kinds = _kinds(wanted)
+    asks = any(one.items for one in wanted.conditions)
+    given = iter(results[-1 - sum(bool(keys) for _, keys in kinds) - asks :])
+    found = {sql: next(given) if keys else [] for sql, keys in kinds}
+    conditions = list(wanted.conditions)
     return Facts(
+        unmet={conditions[place] for (place,) in next(given)} if asks else set(),
         position=next(given)[0][0],
         streams=dict(found[STREAMS]),
         keys={(tenant, key): Settled(*rest) for tenant, key, *rest in found[KEYS]},

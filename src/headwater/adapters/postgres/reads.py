@@ -11,6 +11,7 @@ import msgspec
 from headwater.adapters.postgres import rows
 from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.horizon import Horizon
+from headwater.adapters.postgres.relevant import RELEVANT, asked
 from headwater.adapters.postgres.server import Pool
 from headwater.adapters.postgres.statement import Row, Statement
 from headwater.adapters.postgres.tables import layout
@@ -18,7 +19,7 @@ from headwater.checkpoint import Consuming
 from headwater.errors import DatabaseError
 from headwater.inbox import Held, Reason, Step
 from headwater.message import Recorded
-from headwater.store import Past, Settled
+from headwater.store import Item, Past, Relevant, Seen, Settled
 from headwater.table import Table
 from headwater.timer import SagaState, Timer
 
@@ -79,6 +80,8 @@ NEXT_TIMER: Final = Statement("SELECT min(due) FROM headwater.timers")
 SAGAS: Final = "SELECT saga, key, version, data, ended FROM headwater.sagas WHERE saga = %s AND key = ANY(%s::text[])"
 CHECKPOINT: Final = "SELECT position FROM headwater.checkpoints WHERE name = %s"
 CONSUMERS: Final = Statement("SELECT name, source, kind, topics FROM headwater.consumers ORDER BY place")
+FEW: Final = 64
+"""So many positions may be told one by one before the horizon is asked to move on."""
 LATEST: Final = 2**63 - 1
 
 _note = msgspec.json.Decoder(list[tuple[str, int]]).decode
@@ -128,6 +131,19 @@ class Reads:
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return rows.recorded(await self._rows(STREAM, (stream, after, limit if limit >= 0 else None)))
+
+    async def read_relevant(self, items: Sequence[Item], seen: Seen) -> Relevant:
+        horizon = self._open_horizon
+        safe = horizon.position  # as it was before the look, which sees all that is settled by now
+        if not items:
+            return Relevant([], Seen(max(safe, seen.safe)))
+        wanted = columns(asked((place, item, seen) for place, item in enumerate(items)))
+        found = [(Recorded(*row), places) for places, *row in await self._rows(RELEVANT, wanted)]
+        safe = max(safe, seen.safe)
+        above = [*seen.above, *(one.position for one, _ in found)]
+        if len(above) > FEW:
+            await horizon.look()
+        return Relevant(found, Seen(safe, tuple(sorted(position for position in above if position > safe))))
 
     async def head(self) -> int:
         return await self._open_horizon.look()

@@ -121,7 +121,8 @@ def timers(rows: Iterable[Row]) -> list[Timer]:
 
 def timer_row(one: Timer) -> Row:
     """The values of an insert into `timers`, in the order of `TIMER`."""
-    return (one.owner, one.key, one.name, one.due, one.stream, *msgspec.structs.astuple(one.draft))
+    *draft, _ = msgspec.structs.astuple(one.draft)  # what a timer brings is no event, and has no tags
+    return (one.owner, one.key, one.name, one.due, one.stream, *draft)
 
 
 def as_text(value: Sequence[Any] | dict[str, str]) -> str:

@@ -14,6 +14,8 @@ LEASES: Final = 1_212_962_644
 """The space of advisory locks that guard the epochs of leases."""
 ROWS: Final = 1_212_962_645
 """The space of advisory locks that guard the rows of read models folded inside a commit."""
+BOUNDS: Final = 1_212_962_647
+"""The space of advisory locks that guard types and tags of events: see `relevant`."""
 TABLES: Final = (1_212_962_646, 1)
 """The advisory lock of who makes, drops or swaps tables."""
 
@@ -236,4 +238,13 @@ CROSS JOIN LATERAL (SELECT
 """
 """The log for other tools: ids, metadata and data as text. jsonb holds no NUL: the picture of one stands for it."""
 
-MIGRATIONS: Final = (FIRST + VIEW,)
+SECOND: Final = """
+CREATE TABLE headwater.event_tags (
+    tag text COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    type text COLLATE "C" NOT NULL,      -- of the event at the position
+    PRIMARY KEY (tag, position)
+);
+"""
+
+MIGRATIONS: Final = (FIRST + VIEW, SECOND)

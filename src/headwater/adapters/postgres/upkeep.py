@@ -35,6 +35,11 @@ CHECKS: Final = (
         "the log ends at position {} and its counter at {}",
     ),
     (
+        """SELECT tag, position FROM headwater.event_tags t WHERE NOT EXISTS
+        (SELECT FROM headwater.events e WHERE e.position = t.position AND e.type = t.type AND e.kind = 'event')""",
+        "tag {} stands at position {}, where the log has no such event",
+    ),
+    (
         """SELECT key, tenant, position FROM headwater.command_keys
         WHERE position > (SELECT coalesce(max(position), 0) FROM headwater.events)""",
         "command key {} of tenant {!r} names position {}, which the log has not reached",

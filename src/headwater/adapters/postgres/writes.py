@@ -13,6 +13,7 @@ import msgspec
 
 from headwater.adapters.postgres import rows, schema
 from headwater.adapters.postgres.facts import asking, columns, facts_of, locking
+from headwater.adapters.postgres.relevant import tagging
 from headwater.adapters.postgres.server import BEGIN, COMMIT
 from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.adapters.postgres.tables import layout, upserting
@@ -115,7 +116,7 @@ class Commit:
     def steps(self) -> Plan[list[Answer]]:
         """Judge the sets, write those that stand, and commit; the last step ends with `COMMIT`."""
         wanted = needs(self.writes)
-        _, ((self._transaction,),), *found = yield [BEGIN, TRANSACTION, *asking(wanted)]
+        _, ((self._transaction,),), *found = yield [BEGIN, TRANSACTION, *asking(wanted, self.writes)]
         facts = facts_of(wanted, found)
         self._before = facts.position
         stored = _copied(facts)
@@ -156,7 +157,7 @@ class Commit:
 def writing(writes: Sequence[WriteSet], folds: Sequence[InlineFold]) -> Plan[list[Answer]]:
     """Judge and write sets within an open transaction."""
     wanted = needs(writes)
-    facts = facts_of(wanted, (yield asking(wanted)))
+    facts = facts_of(wanted, (yield asking(wanted, writes)))
     before = facts.position
     kept = _copied(facts)
     judged = judge(writes, facts)
@@ -194,6 +195,7 @@ def _log(judged: Judgement) -> list[Statement]:
     found = []
     if judged.recorded:
         found.append(Statement(EVENTS, columns([rows.event_row(one) for one in judged.recorded])))
+        found += tagging(judged)
     if judged.settled:
         last = {one.position: one for one in judged.recorded}
         keys = []

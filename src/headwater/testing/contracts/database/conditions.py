@@ -243,6 +243,14 @@ class ConditionPromises(DatabaseCase):
         await committing(database, placing(joined(COURSE), conditions=[Condition((), Seen())]))
 
     @promise
+    async def test_who_has_seen_more_than_the_log_has_must_look_again(
+        self, database: Database, clock: VirtualClock
+    ) -> None:
+        await committing(database, placing(joined(COURSE)))
+        condition = Condition((Item(tags=(PUPIL,)),), Seen(await database.head() + 1_000))
+        assert isinstance(await commit_one(database, placing(conditions=[condition])), Collision)
+
+    @promise
     async def test_what_is_listed_as_seen_breaks_no_condition(self, database: Database, clock: VirtualClock) -> None:
         await committing(database, placing(*(joined(COURSE) for _ in range(4))))
         positions = [one.position for one in await database.read(0, 10)]
