@@ -23,8 +23,8 @@ from headwater.message import Recorded
 from tests.servers.postgres import Databases, run
 
 INSERT = """
-INSERT INTO headwater.events (version, time, previous, id, type_version, codec, kind, type, stream, data, meta)
-SELECT coalesce(max(version), 0) + 1, 0, coalesce(max(version), 0), gen_random_uuid(), 1, 0, 'event', 't', %(s)s, '{}', '{}'
+INSERT INTO headwater.events (version, time, id, type_version, codec, kind, type, stream, data, meta)
+SELECT coalesce(max(version), 0) + 1, 0, gen_random_uuid(), 1, 0, 'event', 't', %(s)s, '{}', '{}'
 FROM headwater.events WHERE stream = %(s)s RETURNING position
 """
 WRITERS = 12

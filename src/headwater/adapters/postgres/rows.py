@@ -14,7 +14,7 @@ from headwater.message import Draft, Recorded
 from headwater.timer import Timer
 
 EVENT: Final = """position, stream, version, kind, CASE WHEN id_text = '' THEN id::text ELSE id_text END,
-type, type_version, codec, time, previous, data, meta"""
+type, type_version, codec, time, version - 1, data, meta"""
 """The columns of a stored message, as `recorded` takes them."""
 
 PAST: Final = "version, kind, type, type_version, data"
@@ -47,7 +47,6 @@ def event_row(one: Recorded) -> Row:
     return (
         one.version,
         one.time,
-        one.previous,
         mark,
         one.type_version,
         one.codec,

@@ -26,7 +26,6 @@ CREATE TABLE headwater.events (
     position bigint PRIMARY KEY DEFAULT nextval('headwater.positions'),
     version bigint NOT NULL,
     time bigint NOT NULL,                -- microseconds since 1970
-    previous bigint NOT NULL,
     id uuid NOT NULL,                    -- nil where the id is no UUID: see id_text
     type_version integer NOT NULL,
     codec smallint NOT NULL,
@@ -211,7 +210,7 @@ CREATE TABLE headwater.read_models (
 VIEW: Final = r"""
 CREATE VIEW headwater_events AS
 SELECT position, stream, version, kind, CASE WHEN id_text = '' THEN id::text ELSE id_text END AS id,
-    type, type_version, codec, time, previous,
+    type, type_version, codec, time, version - 1 AS previous,
     CASE codec WHEN 0 THEN convert_from(data, 'UTF8') ELSE encode(data, 'hex') END AS data,
     CASE WHEN marks IS NULL THEN json ->> 'correlation'
         WHEN marks & 1 = 1 THEN encode(substring(meta, 2, 16), 'hex')::uuid::text END AS correlation,

@@ -26,10 +26,6 @@ CHECKS: Final = (
         "stream {} version {} lies at position {}, before the version before it",
     ),
     (
-        "SELECT stream, version, previous FROM headwater.events WHERE previous <> version - 1",
-        "stream {} version {} names {} as the version before it",
-    ),
-    (
         """SELECT e.position, s.last_value FROM (SELECT max(position) AS position FROM headwater.events) AS e
         CROSS JOIN headwater.positions AS s WHERE e.position > s.last_value""",
         "the log ends at position {} and its counter at {}",

@@ -30,9 +30,9 @@ JOIN headwater.events e ON e.stream = w.stream AND e.version = w.version ORDER B
 """
 
 EVENTS: Final = """
-INSERT INTO headwater.events (version, time, previous, id, type_version, codec, kind, type, stream, id_text, data, meta)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::uuid[], %s::integer[], %s::smallint[], %s::text[],
-    %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[])
+INSERT INTO headwater.events (version, time, id, type_version, codec, kind, type, stream, id_text, data, meta)
+SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[], %s::integer[], %s::smallint[], %s::text[], %s::text[],
+    %s::text[], %s::text[], %s::bytea[], %s::bytea[])
 RETURNING position
 """
 KEYS: Final = """
