@@ -320,7 +320,7 @@ from headwater.clock import SystemClock
 async def main():
     database = PostgresDatabase(sys.argv[1], SystemClock())
     await database.open()
-    lease = await database.acquire("relay", "child", 1.0)
+    lease = await database.acquire("relay", "child", float(sys.argv[2]))
     print(lease.epoch, flush=True)
     while True:
         await asyncio.sleep(0.1)
@@ -329,19 +329,19 @@ asyncio.run(main())
 """
 
 
-def start_holder(url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True)
+def start_holder(url: str, ttl: float) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", HOLDER, url, str(ttl)], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_lease_of_a_process_that_is_killed_or_stopped_is_another_s_in_time(
-    postgres: Databases, how: signal.Signals
+@pytest.mark.parametrize(("how", "ttl"), [(signal.SIGKILL, 600.0), (signal.SIGSTOP, 1.0)])
+def test_the_lease_of_a_process_that_is_killed_is_another_s_at_once_of_one_that_is_stopped_in_time(
+    postgres: Databases, how: signal.Signals, ttl: float
 ) -> None:
     url = postgres.make()
 
     async def main() -> None:
         async with opened(url) as database:
-            child = start_holder(url)
+            child = start_holder(url, ttl)
             try:
                 assert child.stdout is not None
                 epoch = int(await asyncio.to_thread(child.stdout.readline))

@@ -21,6 +21,9 @@ NOTIFY: Final = "SELECT pg_notify(%s, '')"
 PAUSE: Final = 0.01
 """Seconds between two notifications."""
 RECONNECT: Final = 1.0
+"""Seconds between two attempts to listen."""
+AGAIN: Final = 0.05
+"""Seconds until the first attempt after the connection was lost."""
 
 
 class Bell:
@@ -69,8 +72,9 @@ class Bell:
                     self._wake()
                     async for _ in connection.notifies():
                         self._wake()
+            pause = AGAIN if self.listening.is_set() else RECONNECT
             self.listening.clear()
-            await asyncio.sleep(RECONNECT)
+            await asyncio.sleep(pause)
 
     async def _notify(self) -> None:
         while True:

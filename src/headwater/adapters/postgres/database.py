@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from headwater import fault
 from headwater.adapters.postgres import tables, upkeep
+from headwater.adapters.postgres.bell import Bell
 from headwater.adapters.postgres.facts import POSITION, columns
 from headwater.adapters.postgres.horizon import Horizon
-from headwater.adapters.postgres.lease import LeaseHolder
+from headwater.adapters.postgres.lease import LeaseHolder, present
 from headwater.adapters.postgres.migrations import migrating
 from headwater.adapters.postgres.reads import Reads
 from headwater.adapters.postgres.rows import as_text
@@ -31,6 +32,7 @@ from headwater.lease import Lease
 from headwater.table import Table, turn_of
 from headwater.telemetry import signal
 
+PROCESSES: Final = 2**31 - 2
 LOCK_TABLES: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
 LOCK_LOG: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", FENCE)
 """All who append have ended, and the next wait: the log ends where it ends."""
@@ -54,6 +56,7 @@ class Parts(NamedTuple):
     """What an open database runs."""
 
     writer: Writer
+    bell: Bell
     wake: Wake
     leases: LeaseHolder
     desk: Desk
@@ -90,10 +93,12 @@ class PostgresDatabase(Reads):
             await pool.close()
             raise
         self._pool = pool
-        wake = Wake(pool, self._horizon)
+        process = 0 if self.server.place.pooled else 1 + int(self.clock.random() * PROCESSES)
+        bell = Bell(pool, "headwater", present(process))
+        wake = Wake(bell, self._horizon)
         writer = Writer(self.server, wake.hint)
         writer.folds = self._folds
-        self._parts = Parts(writer, wake, LeaseHolder(pool), Desk(self.server))
+        self._parts = Parts(writer, bell, wake, LeaseHolder(pool, bell, process), Desk(self.server))
         signal("database.opened", store=self.server.place.name)
 
     async def close(self) -> None:
@@ -103,6 +108,7 @@ class PostgresDatabase(Reads):
         await parts.leases.close()
         await parts.writer.close()
         await parts.wake.close()
+        await parts.bell.close()
         parts.desk.close()
         await self._pool.close()
         self._pool = self._horizon = None

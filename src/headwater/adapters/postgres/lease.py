@@ -1,7 +1,9 @@
-"""Leases between processes and machines: a row with an epoch that lasts by the server's clock.
+"""Leases between processes and machines: a row with an epoch that lasts by the server's clock, and no longer than its process.
 
-Who writes under a fence holds its lease's lock shared until the end; who takes the lease over waits for that, so that no
-write of an old epoch ends after the new one has begun. Renewal has a thread of its own: a busy loop loses no lease.
+A process that listens holds a lock of its own there: one that was killed is seen to be gone at once, one that is stopped
+when its lease expires. Who is cut off for a moment may lose a lease, and no more than that. Who writes under a fence holds
+its lease's lock shared until the end; who takes the lease over waits for that, so that no write of an old epoch ends after
+the new one has begun. Renewal has a thread of its own: a busy loop loses no lease.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ from typing import Final
 import psycopg
 
 from headwater import fault
+from headwater.adapters.postgres.bell import Bell, heard
 from headwater.adapters.postgres.facts import columns, locking
-from headwater.adapters.postgres.schema import LEASES
+from headwater.adapters.postgres.schema import LEASES, PRESENCE
 from headwater.adapters.postgres.server import Blocking, Pool
 from headwater.adapters.postgres.statement import Plan, Statement
 from headwater.errors import HeadwaterError
 
-TAKE: Final = """
-INSERT INTO headwater.leases AS l VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s))
-ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = l.epoch + 1, expires = excluded.expires
-WHERE l.owner IN ('', excluded.owner) OR l.expires <= clock_timestamp() RETURNING epoch
+TAKE: Final = f"""
+INSERT INTO headwater.leases AS l VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s), %s)
+ON CONFLICT (name) DO UPDATE
+    SET owner = excluded.owner, epoch = l.epoch + 1, expires = excluded.expires, process = excluded.process
+WHERE l.owner IN ('', excluded.owner) OR l.expires <= clock_timestamp() OR l.process <> 0 AND NOT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {PRESENCE} AND objid::bigint = l.process AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) RETURNING epoch
 """
 RENEW: Final = """
 UPDATE headwater.leases l SET expires = clock_timestamp() + make_interval(secs => w.ttl)
@@ -31,6 +38,8 @@ FROM unnest(%s::text[], %s::bigint[], %s::float8[]) AS w (name, epoch, ttl)
 WHERE l.name = w.name AND l.epoch = w.epoch AND l.owner <> '' RETURNING l.name
 """
 RELEASE: Final = "UPDATE headwater.leases SET owner = '', expires = '-infinity' WHERE name = %s AND epoch = %s"
+LISTENING: Final = 1.0
+"""Seconds for which a lease that is taken waits until its process listens."""
 
 
 class PostgresLease:
@@ -57,10 +66,12 @@ class PostgresLease:
 
 
 class LeaseHolder:
-    """The leases of one database object, renewed three times in their time to live."""
+    """The leases of one database object, renewed three times in their time to live. `bell` shows that its process lives."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, bell: Bell, process: int) -> None:
         self._pool = pool
+        self._bell = bell
+        self._process = process
         self._held: dict[str, PostgresLease] = {}
         self._guard = threading.Lock()
         self._wake = threading.Event()
@@ -69,8 +80,10 @@ class LeaseHolder:
 
     async def acquire(self, name: str, owner: str, ttl: float) -> PostgresLease | None:
         """Take a lease if it is free, its owner's own, or has expired."""
+        await heard(self._bell.listening, LISTENING)
+        process = self._process if self._bell.listening.is_set() else 0
         began = time.monotonic()
-        epoch = await self._pool.settle(lambda: _taking(name, owner, ttl))
+        epoch = await self._pool.settle(lambda: _taking(name, owner, ttl, process))
         if epoch is None:
             return None
         fault.point("lease.taken")
@@ -151,7 +164,12 @@ class LeaseHolder:
                 self._forget(lease)
 
 
-def _taking(name: str, owner: str, ttl: float) -> Plan[int | None]:
-    _, taken = yield [*locking(LEASES, [name]), Statement(TAKE, (name, owner, ttl))]
+def present(process: int) -> list[Statement]:
+    """What a process that listens does first, to show that it lives; nothing for the process 0."""
+    return [Statement("SELECT pg_advisory_lock_shared(%s, %s)", (PRESENCE, process))] if process else []
+
+
+def _taking(name: str, owner: str, ttl: float, process: int) -> Plan[int | None]:
+    _, taken = yield [*locking(LEASES, [name]), Statement(TAKE, (name, owner, ttl, process))]
     fault.point("lease.taking")
     return taken[0][0] if taken else None

@@ -14,8 +14,10 @@ LEASES: Final = 1_212_962_644
 """The space of advisory locks that guard the epochs of leases."""
 ROWS: Final = 1_212_962_645
 """The space of advisory locks that guard the rows of read models folded inside a commit."""
-BOUNDS: Final = 1_212_962_647
+BOUNDS: Final = 1_212_962_652
 """The space of advisory locks that guard types and tags of events: see `relevant`."""
+PRESENCE: Final = 1_212_962_651
+"""The space of advisory locks that processes hold for as long as they live."""
 TABLES: Final = (1_212_962_646, 1)
 """The advisory lock of who makes, drops or swaps tables."""
 
@@ -190,7 +192,8 @@ CREATE TABLE headwater.leases (
     name text COLLATE "C" PRIMARY KEY,
     owner text NOT NULL,                 -- empty: nobody
     epoch bigint NOT NULL,
-    expires timestamptz NOT NULL         -- by the server's clock
+    expires timestamptz NOT NULL,        -- by the server's clock
+    process integer NOT NULL             -- which holds an advisory lock of this number; 0: none can be told
 ) WITH (fillfactor = 50);
 
 CREATE TABLE headwater.journal (

@@ -8,7 +8,6 @@ from typing import Final
 
 from headwater.adapters.postgres.bell import Bell, heard
 from headwater.adapters.postgres.horizon import Horizon
-from headwater.adapters.postgres.server import Pool
 from headwater.errors import HeadwaterError
 
 POLL: Final = 0.25
@@ -20,9 +19,9 @@ SOON: Final = 0.005
 class Wake:
     """The waiters of one loop."""
 
-    def __init__(self, pool: Pool, horizon: Horizon) -> None:
+    def __init__(self, bell: Bell, horizon: Horizon) -> None:
         self._horizon = horizon
-        self._bell = Bell(pool, "headwater")
+        self._bell = bell
         self._waiters: dict[asyncio.Future[bool], int] = {}
         self._came = asyncio.Event()
         self._task = asyncio.create_task(self._watch())
@@ -53,7 +52,6 @@ class Wake:
         """Stop, and let all waiters go."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._bell.close()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(False)
