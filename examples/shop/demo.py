@@ -1,17 +1,19 @@
 """`headwater demo`: runs the shop on real orders, and exits 0 only if the ledger holds.
 
-headwater demo [--orders FILE] [--limit N] [--rate N] [--kill-every SECONDS] [--seed N] [--dir DIR] [--json]
+headwater demo [--orders FILE] [--limit N] [--rate N] [--kill-every SECONDS] [--seed N] [--dir DIR]
+               [--store URL] [--channel URL] [--json]
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shutil
 import signal
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from headwater import ConfigurationError, HeadwaterError
@@ -33,6 +35,7 @@ STOPPED = 130
 class DemoOptions:
     """`orders`: the file, by default a sample of about 2,000; `directory`: where to run, or to go on with an earlier run.
 
+    `store`: a PostgreSQL server, on which each service and the channel get a database, or with `channel` the URL of another.
     `rate`: orders a second; `kill_every`: seconds between kills; `deadline`: seconds after which the run is given up.
     """
 
@@ -44,6 +47,8 @@ class DemoOptions:
     directory: Path | None = None
     json: bool = False
     deadline: float | None = None
+    store: str = ""
+    channel: str = ""
 
 
 def run(options: DemoOptions) -> int:
@@ -59,11 +64,12 @@ def run(options: DemoOptions) -> int:
         folder.claim()
     folder.keep(this)
     services = Services(folder, {"SHOP_SEED": str(this.seed)})
+    driver = Driver(folder, services, orders, _pace(options, this), view(live=not options.json))
     try:
-        missing = _drive(Driver(folder, services, orders, _pace(options, this), view(live=not options.json)))
+        missing = _drive(driver)
         if missing:
             say(f"given up: {missing}")
-        found = ledger(folder.path, orders, this.seed)
+        found = ledger(driver.progress.logs.books(), orders, this.seed)
     except (KeyboardInterrupt, asyncio.CancelledError):
         say(f"stopped; `headwater demo --dir {folder.path}` goes on where it was")
         return STOPPED
@@ -72,6 +78,7 @@ def run(options: DemoOptions) -> int:
         raise
     _report(options, found, missing, services.kills, time.monotonic() - begun)
     if found.exact and options.directory is None:
+        driver.progress.logs.remove()
         shutil.rmtree(folder.path)
     else:
         say(f"databases and logs are in {folder.path}")
@@ -83,13 +90,21 @@ def agreed(options: DemoOptions, earlier: Run | None) -> Run:
     orders = options.orders or (Path(earlier.orders) if earlier else SAMPLE)
     limit = options.limit if earlier is None or options.limit is not None else earlier.limit
     seed = options.seed if options.seed is not None else (earlier.seed if earlier else SEED)
-    this = Run(str(orders.absolute()), digest(orders), limit, seed)
+    this = Run(str(orders.absolute()), digest(orders), limit, seed, options.store, options.channel)
     if earlier is None:
-        return this
+        return replace(this, name=f"shop_{secrets.token_hex(4)}")
+    this = replace(
+        this,
+        store=this.store or earlier.store,
+        channel=this.channel or earlier.channel,
+        name=earlier.name,
+    )
     for what, now, then in (
         ("other orders", this.digest, earlier.digest),
         ("another --limit", this.limit, earlier.limit),
         ("another --seed", this.seed, earlier.seed),
+        ("another --store", this.store, earlier.store),
+        ("another --channel", this.channel, earlier.channel),
     ):
         if now != then:
             raise ConfigurationError(

@@ -58,6 +58,7 @@ class Driver:
     async def run(self) -> str:
         tasks: list[asyncio.Task[None]] = []
         try:
+            self.progress.logs.make()
             self.services.start_all()
             tasks.append(asyncio.create_task(self._feed(self.progress.placed())))
             if self.pace.kill_every is not None:

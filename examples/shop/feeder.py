@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from headwater import App, Committed, Rejected, Unknown
+from headwater import App, Committed, HeadwaterError, Rejected, Unknown
 
 from .messages import PlaceOrder
 from .orders import Order
@@ -37,12 +37,19 @@ async def feed(app: App, orders: Sequence[PlaceOrder], rate: float | None = None
 
 
 async def place(app: App, order: PlaceOrder) -> Committed:
-    """Place one order, for sure: whose answer was lost is sent again, under the same key."""
+    """Place one order, for sure: whose answer was lost, or whose database is away, is sent again, under the same key."""
     while True:
-        match await app.attempt(order, key=f"line-{order.order_id}"):
-            case Committed() as answer:
+        try:
+            answer = await app.attempt(order, key=f"line-{order.order_id}")
+        except HeadwaterError as error:
+            if not error.retryable:
+                raise
+            await asyncio.sleep(TICK)
+            continue
+        match answer:
+            case Committed():
                 return answer
-            case Rejected() as refusal:
-                raise Rejected(f"order {order.order_id} was refused: {refusal.reason}")
+            case Rejected():
+                raise Rejected(f"order {order.order_id} was refused: {answer.reason}")
             case Unknown():
                 continue

@@ -1,4 +1,4 @@
-"""The folder of a run: four databases, a channel, logs, and what the run was started with, so that it can go on."""
+"""The folder of a run: four databases and a channel or where they are, logs, and what the run was started with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from headwater import ConfigurationError
 
@@ -17,12 +17,15 @@ from .routes import SERVICES
 
 @dataclass(frozen=True)
 class Run:
-    """What the outcome of a run depends on."""
+    """What the outcome of a run depends on, and the server that has its databases: those whose names begin with `name`."""
 
     orders: str
     digest: str
     limit: int | None
     seed: int
+    store: str = ""
+    channel: str = ""
+    name: str = ""
 
 
 class Folder:
@@ -32,6 +35,7 @@ class Folder:
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.pids = self.path / "pids.json"
+        self.run: Run | None = None
         self._settings = self.path / "demo.json"
         self._lock = -1
 
@@ -40,7 +44,23 @@ class Folder:
 
     def environment(self, service: str) -> dict[str, str]:
         """Where a service keeps its log, and what carries its messages."""
-        return {"HEADWATER_STORE": url(self.database(service)), "HEADWATER_CHANNEL": url(self.path / "channel.db")}
+        return {"HEADWATER_STORE": self.store(service), "HEADWATER_CHANNEL": self.channel()}
+
+    def store(self, service: str) -> str:
+        return self._on_server(service) if self.run and self.run.store else url(self.database(service))
+
+    def channel(self) -> str:
+        if self.run and self.run.channel:
+            return self.run.channel
+        return self._on_server("channel") if self.run and self.run.store else url(self.path / "channel.db")
+
+    def made(self, place: str) -> bool:
+        """Whether the database at a URL is one of this run alone."""
+        return self.run is not None and urlsplit(place).path.startswith(f"/{self.run.name}_")
+
+    def _on_server(self, service: str) -> str:
+        assert self.run is not None
+        return urlsplit(self.run.store)._replace(path=f"/{self.run.name}_{service}").geturl()
 
     def claim(self) -> None:
         """Make the folder if it is missing, and lock it; `release` it after use. Raises ConfigurationError."""
@@ -61,13 +81,15 @@ class Folder:
     def earlier(self) -> Run | None:
         """What the run in this folder was started with; None where there was none. Raises ConfigurationError."""
         if self._settings.exists():
-            return Run(**json.loads(self._settings.read_text()))
+            self.run = Run(**json.loads(self._settings.read_text()))
+            return self.run
         if any(self.database(service).exists() for service in SERVICES):
             raise ConfigurationError(f"{self.path} has databases of something else: choose another --dir")
         return None
 
     def keep(self, run: Run) -> None:
         """Write down what the run was started with."""
+        self.run = run
         replace(self._settings, json.dumps(asdict(run)))
 
 
@@ -86,5 +108,6 @@ def digest(path: Path) -> str:
 def replace(path: Path, text: str) -> None:
     """Write a file so that it is there whole or as it was."""
     beside = path.with_suffix(".new")
+    beside.touch(0o600)  # a URL may hold a password
     beside.write_text(text)
     os.replace(beside, path)  # noqa: PTH105 - one call says what happens

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import apsw
 
 from . import ledger_sql as sql
+from .files import unreadable
 from .messages import PlaceOrder
 from .outcome import outcome
-from .progress import unreadable
 from .routes import ROUTES, SERVICES
 
 SHOWN = 5

@@ -1,66 +1,105 @@
-"""The shop with its logs on PostgreSQL: every order once, while services are killed and the server cuts them off."""
+"""The shop with its logs on a PostgreSQL server: every order once, while services are killed, cut off, or have no server."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import json
+import subprocess
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from examples.shop.demo import SAMPLE
-from examples.shop.feeder import client, feed
-from examples.shop.ledger import ledger
-from examples.shop.lines import read_orders
-from examples.shop.routes import SERVICES
-from examples.shop.services import Services
-from tests.flow.shop_postgres import PostgresFolder
-from tests.servers.postgres import Databases
+from examples.shop.demo import DemoOptions, agreed
+from examples.shop.folder import Folder, Run, url
+from headwater import ConfigurationError
+from tests.flow.test_shop import DEMO
+from tests.servers.postgres import Databases, PostgresServer, run
 
-ORDERS = read_orders(SAMPLE, 300)
-CUT_OFF = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = ANY(%s) AND random() < 0.5"
+MADE = "SELECT datname FROM pg_database WHERE datname LIKE 'shop\\_%'"
+CUT_OFF = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname LIKE 'shop\\_%' AND application_name = 'headwater' AND random() < 0.5
+"""
+
+
+def demo(*arguments: object) -> tuple[int, dict[str, Any], str]:
+    """Run a demo to its end: its exit code, its ledger and what it said on stderr."""
+    words = [*DEMO, "--json", *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}, done.stderr
+
+
+@contextmanager
+def every(seconds: float, harm: Callable[[], object]) -> Iterator[list[object]]:
+    """Do harm so often, in a thread; what came of it."""
+    over, done = threading.Event(), list[object]()
+
+    def work() -> None:
+        while not over.wait(seconds):
+            done.append(harm())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+def is_exact(code: int, ledger: dict[str, Any], said: str) -> bool:
+    assert code == 0, said
+    assert ledger["lost"] == ledger["doubled"] == ledger["out_of_order"] == ledger["dead_letters"] == 0
+    return bool(ledger["exact"])
+
+
+def test_the_ledger_of_a_run_on_a_server_is_exact_and_nothing_is_left_there(postgres: Databases) -> None:
+    before = postgres.run(MADE)
+    assert is_exact(*demo("--limit", 300, "--store", postgres.server_url))
+    assert postgres.run(MADE) == before
 
 
 @pytest.mark.parametrize("channel", ["sqlite", "postgres"])
 def test_the_ledger_holds_through_kills_and_cuts(tmp_path: Path, postgres: Databases, channel: str) -> None:
-    stores = {service: postgres.make() for service in SERVICES}
-    folder = PostgresFolder(tmp_path / "shop", stores, postgres.make() if channel == "postgres" else "")
-    folder.claim()
-    services = Services(folder, {"SHOP_SEED": "1"})
-    chance = random.Random(3)
-    begun = asyncio.Event()
+    other = ["--channel", url(tmp_path / "channel.db")] if channel == "sqlite" else []
+    words = ["--limit", 300, "--rate", 60, "--kill-every", 0.7, "--store", postgres.server_url, *other]
+    with every(0.7, lambda: postgres.run(CUT_OFF)) as cuts:
+        code, ledger, said = demo(*words)
+    assert is_exact(code, ledger, said)
+    assert ledger["kills"] > 3
+    assert len(cuts) > 3
 
-    async def main() -> None:
-        where = folder.environment("orders")
-        async with client(where["HEADWATER_STORE"], where["HEADWATER_CHANNEL"]).client() as app:
-            begun.set()
-            await feed(app, ORDERS, rate=100)
 
-    async def harm() -> None:
-        feeding = asyncio.create_task(main())
-        while not (begun.is_set() or feeding.done()):
-            await asyncio.sleep(0.05)
-        while not feeding.done():
-            await asyncio.sleep(0.4)
-            service = chance.choice(SERVICES)
-            services.kill(service)
-            services.start(service)
-            names = [url.rpartition("/")[2] for url in stores.values()]
-            await asyncio.to_thread(postgres.run, CUT_OFF, names)
-            services.restart_fallen()  # cut off while it started, more often than it tries
-        await feeding
+def test_the_ledger_holds_while_the_server_dies_again_and_again(tmp_path: Path, postgres: Databases) -> None:
+    own = PostgresServer.make()
+    own.start()
+
+    def die() -> None:
+        own.kill()
+        time.sleep(0.2)
+        own.restart()
 
     try:
-        services.start_all()
-        time.sleep(1.0)
-        asyncio.run(harm())
-        time.sleep(1.0)
-        services.restart_fallen()
-        copy = folder.wait(len(ORDERS), 40)
+        with every(2.0, die) as deaths:
+            found = demo("--limit", 400, "--rate", 60, "--dir", tmp_path, "--store", own.url("").rstrip("/"))
+        assert is_exact(*found)
+        assert len(deaths) > 2
+        place = Folder(tmp_path)
+        place.earlier()
+        assert run(place.store("orders"), "SELECT count(*) > 400 FROM headwater.events") == [(True,)]
     finally:
-        services.stop_all()
-        folder.release()
-    found = ledger(copy, ORDERS, 1)
-    assert found.problems == []
-    assert services.kills > 3
+        own.remove()
+
+
+def test_a_run_goes_on_on_the_server_that_it_began_on(tmp_path: Path) -> None:
+    orders = tmp_path / "orders.txt"
+    orders.write_text("")
+    first = agreed(DemoOptions(orders=orders, store="postgresql://ada@one"), None)
+    assert agreed(DemoOptions(), first) == first == Run(**vars(first))
+    assert agreed(DemoOptions(store="postgresql://ada@one"), first) == first
+    with pytest.raises(ConfigurationError, match="another --store"):
+        agreed(DemoOptions(store="postgresql://ada@other"), first)

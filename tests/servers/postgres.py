@@ -265,6 +265,11 @@ class Databases:
         self.free: list[str] = [] if free is None else free
         self._made: list[str] = []
 
+    @property
+    def server_url(self) -> str:
+        """The URL of the server."""
+        return urlsplit(self._url)._replace(path="").geturl()
+
     def make(self) -> str:
         """The URL of an empty database."""
         if self.free:

@@ -29,6 +29,8 @@ from headwater.errors import NotFound
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Where the databases are; go on if they are there."
 )
+@click.option("--store", default="", metavar="URL", help="A PostgreSQL server; each service gets a database there.")
+@click.option("--channel", default="", metavar="URL", help="Another channel than the one beside the databases.")
 @click.option("--json", "json", is_flag=True, help="Print the ledger as one JSON document, on the last line.")
 def command(**options: Any) -> int:
     """Run a shop of four services on real orders, and check its ledger; exit code 0 only if it holds."""
