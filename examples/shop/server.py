@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ COPIED: dict[str, LiteralString] = {
 }
 """What the ledger reads; only one service has customers."""
 PAGE = 10_000
+PATIENCE = 30
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -110,7 +112,16 @@ class Server:
         return set()
 
     def books(self) -> Path:
-        """Copies of the logs, made anew."""
+        """Copies of the logs, made anew; a server that is away is waited for. Raises DatabaseError."""
+        for _ in range(PATIENCE):
+            try:
+                return self._copies()
+            except psycopg.OperationalError:
+                self.close()
+                time.sleep(1.0)
+        raise DatabaseError(f"{redact(self._place)} cannot be reached: start the server, and go on with --dir")
+
+    def _copies(self) -> Path:
         to = self.folder.path / "books"
         shutil.rmtree(to, ignore_errors=True)
         to.mkdir()

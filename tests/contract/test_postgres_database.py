@@ -8,20 +8,25 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
 
-from headwater.adapters.postgres import PostgresDatabase, database, server
+from headwater.adapters.postgres import PostgresChannel, PostgresDatabase, database, server
 from headwater.adapters.postgres.migrations import split
 from headwater.adapters.postgres.url import Place
+from headwater.channel import Publication
+from headwater.checkpoint import Checkpoint
 from headwater.cli import main
 from headwater.clock import SystemClock
 from headwater.database import Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch
+from headwater.inbox import Mark
 from headwater.message import JSON, Draft, Metadata, encode_metadata
-from headwater.store import ANY, Append, Committed
+from headwater.store import ANY, Append, CommandKey, Committed
 from headwater.table import Column, Table, Upsert
+from headwater.timer import SagaState, Timer
 from tests.servers.postgres import WITH_PASSWORD, Databases, run
 
 CLOCK = SystemClock()
@@ -500,3 +505,45 @@ def test_the_command_line_keeps_a_database_up(
     code, said = command("db", "backup", str(tmp_path / "copy"))
     assert code != 0
     assert "pg_dump" in said
+
+
+# --- plans ---
+
+READ: LiteralString = """
+SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE schemaname LIKE 'headwater%' AND seq_tup_read > 1000
+"""
+
+
+def test_statements_that_were_prepared_on_empty_tables_read_no_table_whole_when_it_has_grown(
+    postgres: Databases,
+) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        channel = PostgresChannel(url, CLOCK)
+        await channel.open()
+        member = await channel.subscribe("mail", ["t"], "one")
+        async with opened(url) as found:
+            for number in range(300):
+                name = str(number)
+                moved = WriteSet(
+                    key=CommandKey("", name, b"h", 1),
+                    appends=[Append(name, 0, [appending().appends[0].drafts[0]])],
+                    marks=[Mark("mail", name, 1, 0)],
+                    checkpoints=[Checkpoint(name, 1, 0), Checkpoint("mail", number + 1, number)],
+                    sagas=[SagaState("buying", name, 0, b"{}", False)],
+                    timers=[Timer("buying", name, "late", 1, name, appending().appends[0].drafts[0])],
+                )
+                assert isinstance((await found.commit([moved]))[0], Committed)
+                async with found.transaction() as transaction:
+                    (answer,) = transaction.write([WriteSet(marks=[Mark("post", name, 1, 0)])])
+                    assert isinstance(answer, Committed)
+                assert len(await found.read(number, 10)) == 1
+                assert await found.marks("mail", [name, "other"]) == {name: 1}
+                assert await found.sagas("buying", [name]) != {}
+                await channel.publish([Publication("t", name, {}, b"")])
+                await member.acknowledge(await member.fetch(10))
+        await channel.close()
+
+    asyncio.run(main())
+    assert run(url, READ) == []

@@ -14,6 +14,7 @@ import pytest
 
 from headwater.adapters.postgres import PostgresChannel, PostgresDatabase
 from headwater.adapters.postgres.channel_options import ChannelOptions
+from headwater.adapters.postgres.schema import MIGRATIONS
 from headwater.channel import Delivery, Publication, Subscription
 from headwater.clock import SystemClock
 from headwater.errors import ChannelError, ConfigurationError
@@ -207,7 +208,7 @@ def test_a_database_holds_a_log_and_a_channel(postgres: Databases) -> None:
         async with opened(url):
             database = PostgresDatabase(url, CLOCK)
             await database.open()
-            assert (await database.status())["schema"] == {"channel": 1, "database": 1}
+            assert (await database.status())["schema"] == {"channel": 1, "database": len(MIGRATIONS)}
             await database.close()
 
     asyncio.run(main())

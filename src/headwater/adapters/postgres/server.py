@@ -15,7 +15,7 @@ from psycopg.types.json import set_json_loads
 
 from headwater.adapters.postgres.faults import lost, refused, translate
 from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined, run
-from headwater.adapters.postgres.url import Place
+from headwater.adapters.postgres.url import BY_KEY, FREE, Place
 from headwater.errors import ConfigurationError, DatabaseError
 
 OLDEST: Final = 130_000
@@ -48,7 +48,7 @@ class Server:
     async def connect(self) -> Asynchronous:
         """A new connection for the running loop."""
         self.check()
-        options: dict[str, Any] = dict(self.place.options)
+        options: dict[str, Any] = dict(self.place.planned(BY_KEY))
         try:
             connection = await psycopg.AsyncConnection.connect(autocommit=True, **options)
         except psycopg.Error as error:
@@ -61,9 +61,9 @@ class Server:
         return connection
 
     def connect_now(self) -> Blocking:
-        """A new blocking connection, for any thread."""
+        """A new blocking connection, for any thread and any statement."""
         self.check()
-        options: dict[str, Any] = dict(self.place.options)
+        options: dict[str, Any] = dict(self.place.planned(FREE))
         try:
             connection = psycopg.Connection.connect(autocommit=True, **options)
         except psycopg.Error as error:

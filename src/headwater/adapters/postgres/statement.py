@@ -6,6 +6,7 @@ A plan is written once and driven on connections of both kinds: those of the loo
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -47,11 +48,18 @@ async def _rows(connection: psycopg.AsyncConnection[Row], statement: Statement) 
 async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
     """The rows of each statement, all sent at once."""
     cursors = []
-    async with connection.pipeline():
+    pipeline = connection.pipeline()
+    await pipeline.__aenter__()
+    try:
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
             await cursor.execute(sql, escaped(values))
+    except BaseException:
+        with suppress(psycopg.Error):  # that of the pipeline's end, which psycopg would log: it has the same cause
+            await pipeline.__aexit__(None, None, None)
+        raise
+    await pipeline.__aexit__(None, None, None)
     return [plain(await cursor.fetchall()) if cursor.description else [] for cursor in cursors]
 
 
@@ -69,9 +77,16 @@ def run_now(connection: psycopg.Connection[Row], plan: Plan[Result]) -> Result:
 def pipelined_now(connection: psycopg.Connection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
     """The rows of each statement, all sent at once."""
     cursors = []
-    with connection.pipeline():
+    pipeline = connection.pipeline()
+    pipeline.__enter__()
+    try:
         for sql, values in statements:
             cursor = connection.cursor(binary=True)
             cursors.append(cursor)
             cursor.execute(sql, escaped(values))
+    except BaseException:
+        with suppress(psycopg.Error):
+            pipeline.__exit__(None, None, None)
+        raise
+    pipeline.__exit__(None, None, None)
     return [plain(cursor.fetchall()) if cursor.description else [] for cursor in cursors]

@@ -21,6 +21,10 @@ DEFAULTS: Final[dict[str, str]] = {
 }
 LONGEST: Final = "-c idle_in_transaction_session_timeout=30000"
 """Who is stopped in the middle of a transaction holds up those who read the log for so many milliseconds, not for good."""
+BY_KEY: Final = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+"""For our own statements, which all go by key: else one that is prepared while a table is empty reads all of it for ever."""
+FREE: Final = "-c plan_cache_mode=force_custom_plan"
+"""For connections that run a user's statements too: each is planned for the tables as they are."""
 POOLER: Final = "pooler"
 VERIFIED: Final[dict[str, str]] = {"sslmode": "verify-full", "sslrootcert": "system"}
 """What libpq prefers falls back to plain text without a word."""
@@ -48,10 +52,15 @@ class Place:
         self.database = given["dbname"]
         self.user = given.get("user", "")
         self.options: dict[str, str] = DEFAULTS | ({} if self.local else VERIFIED) | given
-        if not self.pooled:  # a pooler's sessions are everybody's
-            self.options["options"] = f"{LONGEST} {given.get('options', '')}".strip()
+        self._given = given.get("options", "")
         port = f":{given['port']}" if "port" in given else ""
         self.name = f"postgresql://{given.get('host', self.host)}{port}/{self.database}"
+
+    def planned(self, how: str) -> dict[str, str]:
+        """The options of a connection whose statements are planned `BY_KEY` or `FREE`; a pooler's sessions are everybody's."""
+        if self.pooled:
+            return self.options
+        return self.options | {"options": f"{LONGEST} {how} {self._given}".strip()}
 
     @property
     def local(self) -> bool:
