@@ -14,6 +14,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.consumer import Once
 from headwater.database import Transaction
 from headwater.decider import Aggregate, Decider, decide, evolve
+from headwater.decision import Boundary, Decision, Part
 from headwater.errors import (
     ChannelError,
     ConfigurationError,
@@ -44,6 +45,7 @@ __all__ = [
     "After",
     "Aggregate",
     "App",
+    "Boundary",
     "CancelTimer",
     "ChannelError",
     "Clock",
@@ -54,6 +56,7 @@ __all__ = [
     "Conflict",
     "DatabaseError",
     "Decider",
+    "Decision",
     "DeclarationError",
     "Event",
     "HeadwaterError",
@@ -63,6 +66,7 @@ __all__ = [
     "NotDone",
     "NotFound",
     "Once",
+    "Part",
     "ReadModel",
     "Recorded",
     "Refused",

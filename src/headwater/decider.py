@@ -10,11 +10,12 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform, overload
 
 from msgspec import Struct
 
 from headwater.errors import DeclarationError
+from headwater.message import Names, named_fields
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -47,10 +48,26 @@ def decide(method: Method) -> Method:
     return method
 
 
-def evolve(method: Method) -> Method:
-    """Mark a method as the state change for the event class that its argument is annotated with."""
-    method.__evolves__ = True  # type: ignore[attr-defined]
-    return method
+@overload
+def evolve(method: Method) -> Method: ...
+
+
+@overload
+def evolve(*, by: Names) -> Callable[[Method], Method]: ...
+
+
+def evolve(method: Method | None = None, *, by: Names | None = None) -> Method | Callable[[Method], Method]:
+    """Mark a method as the state change for the event class that its argument is annotated with.
+
+    In a `Decision`, `by` names the tags of the events that are meant, which are fields of the command as well.
+    """
+
+    def mark(marked: Method) -> Method:
+        marked.__evolves__ = True  # type: ignore[attr-defined]
+        marked.__by__ = None if by is None else named_fields(by)  # type: ignore[attr-defined]
+        return marked
+
+    return mark if method is None else mark(method)
 
 
 def fold(evolvers: Mapping[type, Evolve], state: Any, events: Iterable[Any]) -> Any:
@@ -135,6 +152,8 @@ def methods_by_type(cls: type, mark: str) -> dict[type, Callable[..., Any]]:
     for name, method in inspect.getmembers(cls, inspect.isfunction):
         if not hasattr(method, mark):
             continue
+        if getattr(method, "__by__", None) is not None:
+            raise DeclarationError(f"{method.__qualname__}: only a Decision evolves by tags")
         for message in argument_types(method, skip=1):
             if message in found:
                 raise DeclarationError(
@@ -165,7 +184,8 @@ def argument_types(function: Callable[..., Any], skip: int = 0) -> tuple[type, .
     return tuple(choices)
 
 
-def _has_field(payload: type, name: str) -> bool:
+def has_field(payload: type, name: str) -> bool:
+    """Whether a message class has a field of a name."""
     return hasattr(payload, name) or any(name in vars(base).get("__annotations__", {}) for base in payload.__mro__)
 
 
@@ -194,7 +214,7 @@ def decider_of(aggregate: type[Aggregate], service: str) -> Decider:
     field_types(aggregate)
     decisions = methods_by_type(aggregate, "__decides__")
     for command in decisions:
-        if not _has_field(command, aggregate.__key__):
+        if not has_field(command, aggregate.__key__):
             raise DeclarationError(
                 f"{command.__name__} has no field {aggregate.__key__!r}, the key of {aggregate.__name__}"
             )

@@ -11,6 +11,9 @@ from typing import Final
 POINTS: Final[dict[str, str]] = {
     # a command, transaction 1
     "handling.decided": "Handling._commit: decided on a warm aggregate, nothing is submitted",
+    "deciding.read": "Deciding._try: what a decision rests on is read, nothing is decided",
+    "deciding.decided": "Deciding._try: decided, nothing is written",
+    "deciding.committed": "Deciding._commit: the answer is there, the caller has none",
     "handling.committed": "Handling._commit: on disk, the caller does not know",
     # the loop of a source and its consumers, transaction 3
     "feed.fetched": "Feed._fetch: a batch is in hand and not noted",

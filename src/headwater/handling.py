@@ -19,6 +19,7 @@ from headwater import fault
 from headwater.clock import Clock
 from headwater.database import Answer, Collision, Database, Failed, WriteSet
 from headwater.decider import Decider, as_messages, fold
+from headwater.decision import Boundary
 from headwater.errors import Conflict, DeclarationError, KeyReused, Rejected, Unknown
 from headwater.message import Draft, Metadata, encode_metadata, stream_of
 from headwater.outbox import Outbox
@@ -71,9 +72,9 @@ class Handling:
             self.deciders[command] = decider
         self.categories[decider.category] = decider
 
-    def stream(self, command: Any, tenant: str) -> str:
-        """The stream that a command is decided on."""
-        decider = self.decider(type(command))
+    def stream(self, command: Any, tenant: str, boundary: Boundary | None = None) -> str:
+        """The stream that a command is decided on, or that its events go to where it is decided over a boundary."""
+        decider = boundary if boundary is not None else self.decider(type(command))
         key = getattr(command, decider.key)
         if key is None or key == "":
             raise Rejected(f"{type(command).__name__}.{decider.key} is empty: it names the stream")
@@ -92,10 +93,7 @@ class Handling:
 
     async def attempt(self, command: Any, key: str, metadata: Metadata) -> Committed | Rejected | Unknown:
         """Decide one command and commit: the answer as a value. The same key again is answered as the first time."""
-        found = self.schema.of(type(command))
-        data = found.to_bytes(command)
-        digest = hashlib.blake2b(data, digest_size=16, key=found.name.encode()[:64]).digest()
-        command_key = CommandKey(metadata.tenant, key, digest, self.clock.now())
+        command_key = self.command_key(command, key, metadata.tenant)
         meta = encode_metadata(metadata)
         try:
             stream = self.stream(command, metadata.tenant)
@@ -110,7 +108,7 @@ class Handling:
             try:
                 proposal = self.propose(stream, command, meta)
             except Exception as error:
-                repeated = await self._repeated(command_key)
+                repeated = await self.repeated(command_key)
                 if repeated is not None:
                     return repeated
                 if not await self._on_disk(stream, version, pending, warm):
@@ -124,7 +122,14 @@ class Handling:
             await self.clock.sleep(self.clock.random() * 0.001 * tried)
         raise Conflict(f"{stream} changed {ATTEMPTS} times while the command was being decided; try again later")
 
-    async def _repeated(self, key: CommandKey) -> Committed | None:
+    def command_key(self, command: Any, key: str, tenant: str) -> CommandKey:
+        """A key with the hash of its command."""
+        found = self.schema.of(type(command))
+        data = found.to_bytes(command)
+        digest = hashlib.blake2b(data, digest_size=16, key=found.name.encode()[:64]).digest()
+        return CommandKey(tenant, key, digest, self.clock.now())
+
+    async def repeated(self, key: CommandKey) -> Committed | None:
         """The answer to a command key that was committed before."""
         settled = await self.database.settled(key.tenant, key.key)
         if settled is None:
@@ -216,7 +221,7 @@ class Handling:
         self._warm.move_to_end(stream)
         decider = warm.decider
         events = as_messages(decider.decide[type(command)](warm.state, command))
-        drafts = [self._draft(event, meta, decider) for event in events]
+        drafts = [self.draft(event, meta, decider.category) for event in events]
         expect = warm.version
         try:
             warm.state = fold(decider.evolve, warm.state, events)
@@ -226,11 +231,12 @@ class Handling:
         warm.version += len(drafts)
         return Proposal(stream, expect, drafts)
 
-    def _draft(self, event: Any, meta: bytes, decider: Decider) -> Draft:
+    def draft(self, event: Any, meta: bytes, category: str) -> Draft:
+        """The draft of a decided event. Raises DeclarationError where it is not the service's own."""
         found = self.schema.of(type(event))
         if found.kind != "event" or found.service != self.outbox.service:
             raise DeclarationError(
-                f"{decider.category} decided {found.name}, a {found.kind} of {found.service}; it decides its own events"
+                f"{category} decided {found.name}, a {found.kind} of {found.service}; it decides its own events"
             )
         return self.outbox.draft_as(found, event, meta, "event")
 

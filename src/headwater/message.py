@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, Literal, dataclass_transform
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from headwater.clock import uuid_bytes, uuid_text
+from headwater.errors import SchemaError
 
 Kind = Literal["event", "command", "reply", "timer", "control"]
 
+LONGEST_TAG: Final = 500
+"""Characters: an index holds no longer ones everywhere."""
 JSON: Final = 0
 """The codec mark of plain JSON data."""
 
 
+Names = str | Sequence[str] | Mapping[str, str]
+"""Fields by their names: text with spaces between, several, or each under the name of its tag."""
+
+
+def named_fields(names: Names) -> dict[str, str]:
+    """The field for each tag."""
+    if isinstance(names, Mapping):
+        return dict(names)
+    return {name: name for name in (names.split() if isinstance(names, str) else names)}
+
+
+def tag_of(name: str, value: Any) -> str:
+    """The tag of a name with a value: `course:17`. Text, whole numbers, UUIDs and enums of these have one."""
+    plain = value.value if isinstance(value, Enum) else value
+    if not isinstance(plain, str | int | UUID) or isinstance(plain, bool):
+        raise SchemaError(f"{name}: a tag is text, a whole number or a UUID, and {value!r} is a {type(value).__name__}")
+    tag = f"{name}:{plain}"
+    if len(tag) > LONGEST_TAG:
+        raise SchemaError(f"{name}: a tag has {LONGEST_TAG} characters at most, and this one has {len(tag)}")
+    return tag
+
+
 class Declared(Struct, frozen=True):
-    """What a class statement says of its stored name: kind, service, category, name and version."""
+    """What a class statement says of its stored name: kind, service, category, name and version; and of its tags."""
 
     kind: Kind
     service: str = ""
     category: str = ""
     stored: str = ""
     version: int = 1
+    tags: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class MessageMeta(msgspec.StructMeta):
-    """Takes `service`, `category`, `stored` and `version` as class keywords and freezes the class.
+    """Takes `service`, `category`, `stored`, `version` and `tags` as class keywords and freezes the class.
 
     Instances are not tracked by the garbage collector: what is stored as JSON has no cycles.
     """
@@ -43,6 +73,7 @@ class MessageMeta(msgspec.StructMeta):
         category: str = "",
         stored: str = "",
         version: int = 1,
+        tags: Names = (),
         **options: Any,
     ) -> Any:
         """Make the class, frozen unless it says otherwise."""
@@ -51,7 +82,8 @@ class MessageMeta(msgspec.StructMeta):
         cls = super().__new__(mcls, name, bases or (msgspec.Struct,), namespace, **options)
         inherited: Declared | None = getattr(cls, "__declared__", None)
         found = kind or (inherited.kind if inherited else "event")
-        type.__setattr__(cls, "__declared__", Declared(found, service, category, stored, version))
+        by_tag = named_fields(tags) or (inherited.tags if inherited else {})
+        type.__setattr__(cls, "__declared__", Declared(found, service, category, stored, version, by_tag))
         return cls
 
 
@@ -59,7 +91,7 @@ class Event(metaclass=MessageMeta, kind="event"):
     """A fact: subclass it with typed fields.
 
     Class keywords: `service` and `category` (whose fact it is, for events of another service), `stored` (the full stored
-    name, by default `<service>.<ClassName>`), `version` (of the schema, from 1).
+    name, by default `<service>.<ClassName>`), `version` (of the schema, from 1), `tags` (the fields that decisions find it by).
     """
 
 

@@ -95,7 +95,10 @@ class Outbox:
     def draft_as(self, found: MessageType, payload: Any, meta: bytes, kind: Kind) -> Draft:
         """The draft of a payload whose type is known."""
         clock = self.clock
-        return Draft(kind, clock.new_id(), found.name, found.version, JSON, clock.now(), found.to_bytes(payload), meta)
+        tags = found.tags_of(payload) if found.tags and kind == "event" else ()
+        return Draft(
+            kind, clock.new_id(), found.name, found.version, JSON, clock.now(), found.to_bytes(payload), meta, tags
+        )
 
     def encoded(self, name: str, version: int, data: bytes, meta: bytes) -> Draft:
         """The draft of a command that is encoded already."""

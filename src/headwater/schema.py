@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from headwater.errors import DeclarationError, HeadwaterError, SchemaError
-from headwater.message import Declared, Kind
+from headwater.message import Declared, Kind, tag_of
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -37,6 +37,7 @@ class MessageType:
         self.category = declared.category
         self.version = declared.version
         self.name = declared.stored or f"{self.service}.{payload.__name__}"
+        self.tags = declared.tags
         self.encode, self.decode, self.convert = codec_of(payload)
 
     def to_bytes(self, payload: Any) -> bytes:
@@ -52,6 +53,16 @@ class MessageType:
         self._check_equal(payload, data)
         check_depth(data)
         return data
+
+    def tags_of(self, payload: Any) -> tuple[str, ...]:
+        """The tags of an event: one of each field that its class names, one an element where that is several, none for None."""
+        found: dict[str, None] = {}
+        for name, field in self.tags.items():
+            value = getattr(payload, field)
+            for one in value if isinstance(value, list | tuple | set | frozenset) else (value,):
+                if one is not None:
+                    found[tag_of(name, one)] = None
+        return tuple(found)
 
     def _check_equal(self, payload: Any, data: bytes) -> None:
         try:
@@ -108,6 +119,7 @@ class Schema:
                 f"{payload.__name__} is not an Event or Command; subclass one, or adopt it: app.adopt({payload.__name__}, kind='event')"
             )
         kind = MessageType(payload, found, self.service)
+        _check_tags(kind)
         other = self._by_name.setdefault(kind.name, kind)
         if other is not kind:
             raise DeclarationError(
@@ -193,6 +205,14 @@ class Schema:
         if found is None or found.version != version or not _is_canonical(found, payload, data):
             check_strict(data)
         return payload
+
+
+def _check_tags(kind: MessageType) -> None:
+    if kind.tags and kind.kind != "event":
+        raise DeclarationError(f"{kind.payload.__name__} is a {kind.kind}: only events have tags")
+    fields = {name for base in kind.payload.__mro__ for name in vars(base).get("__annotations__", {})}
+    if missing := set(kind.tags.values()) - fields:
+        raise DeclarationError(f"{kind.payload.__name__} has no field {min(missing)!r}, by which it should be tagged")
 
 
 def _is_canonical(found: MessageType, payload: Any, data: bytes) -> bool:

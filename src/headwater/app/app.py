@@ -18,7 +18,7 @@ from headwater.database import Database
 from headwater.decider import Aggregate, fold
 from headwater.errors import ConfigurationError, DeclarationError, NotFound, Rejected, Stale, Unknown
 from headwater.inbox import Reason
-from headwater.message import Declared, Metadata, Recorded, stream_of
+from headwater.message import Declared, Metadata, Names, Recorded, named_fields, stream_of
 from headwater.projection import Projection, ReadModel, types_of
 from headwater.retry import Retry
 from headwater.schema import Schema, Upcast
@@ -70,7 +70,7 @@ class App:
         return self.declared.schema
 
     def add(self, *declared: Any) -> None:
-        """Take on aggregates, deciders, read models, sagas and message classes. Raises DeclarationError."""
+        """Take on aggregates, decisions, deciders, read models, sagas and message classes. Raises DeclarationError."""
         self._check_not_wired()
         for one in declared:
             self.declared.add(one)
@@ -84,9 +84,10 @@ class App:
         version: int = 1,
         service: str = "",
         category: str = "",
+        tags: Names = (),
     ) -> None:
         """Take on a dataclass, attrs class or pydantic model as a message, under a stored name."""
-        self.declared.adopt(payload, kind, Declared(kind, service, category, stored, version))
+        self.declared.adopt(payload, kind, Declared(kind, service, category, stored, version, named_fields(tags)))
 
     def on(self, *messages: type, name: str = "", retry: Retry | None = None) -> Callable[[Function], Function]:
         """Declare a handler for events: retried, de-duplicated, held in order and dead-lettered for you.
@@ -206,8 +207,9 @@ class App:
         self, command: Any, *, key: str = "", metadata: Metadata | None = None
     ) -> Committed | Rejected | Unknown:
         """Like `send`, with the answer as a value, for `match`."""
-        known = key or self.clock.new_id()
-        return await self.wiring.handling.attempt(command, known, metadata or Metadata(known))
+        known, wiring = key or self.clock.new_id(), self.wiring
+        flow = wiring.deciding if type(command) in wiring.deciding.boundaries else wiring.handling
+        return await flow.attempt(command, known, metadata or Metadata(known))
 
     # --- read ---
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headwater.consumer.handlers import Handler, bind
 from headwater.decider import Aggregate, Decider, decider_of
+from headwater.decision import Boundary, Decision, boundary_of
 from headwater.errors import DeclarationError
 from headwater.message import Command, Declared, Event, Kind, Refused
 from headwater.projection import Projection, ReadModel, projection_of
@@ -44,10 +46,22 @@ class Declarations:
         self.schema = Schema(service)
         self.schema.add(Refused)
         self.deciders: dict[str, Decider] = {}
+        self.boundaries: dict[str, Boundary] = {}
         self.aggregates: dict[type, Decider] = {}
         self.projections: dict[str, Projection] = {}
         self.sagas: dict[str, Reactions] = {}
         self.handlers: dict[str, NamedHandler] = {}
+
+    @property
+    def decides(self) -> bool:
+        """Whether anything in the app decides commands."""
+        return bool(self.deciders or self.boundaries)
+
+    @property
+    def decided(self) -> set[type]:
+        """The commands that something in the app decides."""
+        by_aggregates = {command for decider in self.deciders.values() for command in decider.decide}
+        return by_aggregates | {command for boundary in self.boundaries.values() for command in boundary.decide}
 
     @property
     def sends(self) -> bool:
@@ -55,13 +69,17 @@ class Declarations:
         return bool(self.sagas or self.handlers)
 
     def add(self, declared: Any) -> None:
-        """Add a class of messages, an aggregate, a decider, a read model or a saga."""
+        """Add a class of messages, an aggregate, a decision, a decider, a boundary, a read model or a saga."""
         if isinstance(declared, Decider):
             self._add_decider(declared)
+        elif isinstance(declared, Boundary):
+            self._add_boundary(declared)
         elif not isinstance(declared, type):
-            raise DeclarationError(f"{declared!r} is not a class or Decider that an app can take")
+            raise DeclarationError(f"{declared!r} is not a class, Decider or Boundary that an app can take")
         elif issubclass(declared, Aggregate):
             self.aggregates[declared] = self._add_decider(decider_of(declared, self.service))
+        elif issubclass(declared, Decision):
+            self._add_boundary(boundary_of(declared, self.service))
         elif issubclass(declared, ReadModel):
             self._add_projection(projection_of(declared))
         elif issubclass(declared, Saga):
@@ -104,15 +122,43 @@ class Declarations:
                 raise DeclarationError(
                     f"{event.__name__} says category={found.category!r}, but {category} writes it; they must agree"
                 )
-        for command in full.decide:
+        self._check_commands(full.decide, category)
+        self._learn_returned(full.decide.values())
+        self._name(self.deciders, category, full, "category=")
+        return full
+
+    def _add_boundary(self, boundary: Boundary) -> None:
+        category = boundary.category
+        if not category.startswith(f"{self.service}."):
+            category = f"{self.service}.{category}"
+        self._learn([*boundary.decide, *(event for part in boundary.parts for event in part.events)])
+        for part in boundary.parts:
+            for event in part.events:
+                self._check_fact(event, part.by, category)
+        self._check_commands(boundary.decide, category)
+        self._learn_returned(boundary.decide.values())
+        self._name(self.boundaries, category, replace(boundary, category=category), "category=")
+
+    def _check_fact(self, event: type, by: Mapping[str, str], category: str) -> None:
+        """An event that a decision rests on is in the service's own log, with the tags by which it is asked for."""
+        found = self.schema.of(event)
+        if found.kind != "event" or found.service != self.service:
+            raise DeclarationError(
+                f"{event.__name__} is a {found.kind} of {found.service}; {category} rests only on events of its service"
+            )
+        if missing := sorted(by.keys() - found.tags.keys()):
+            raise DeclarationError(
+                f"{event.__name__} has no tag {missing[0]!r}, by which {category} asks for it: "
+                f"class {event.__name__}(Event, tags={missing[0]!r})"
+            )
+
+    def _check_commands(self, commands: Iterable[type], category: str) -> None:
+        for command in commands:
             found = self.schema.of(command)
             if found.kind != "command" or found.service != self.service:
                 raise DeclarationError(
                     f"{command.__name__} is a {found.kind} of {found.service}; {category} decides only its own commands"
                 )
-        self._learn_returned(full.decide.values())
-        self._name(self.deciders, category, full, "category=")
-        return full
 
     def _add_projection(self, projection: Projection) -> None:
         self._learn_events(projection.model, projection.evolve)
@@ -126,7 +172,7 @@ class Declarations:
 
     def check(self) -> None:
         """Refuse what could only fail later: a command of this service that nothing decides."""
-        decided = {command for decider in self.deciders.values() for command in decider.decide}
+        decided = self.decided
         for found in self.schema.types():
             if found.kind == "command" and found.service == self.service and found.payload not in decided:
                 raise DeclarationError(
@@ -156,7 +202,7 @@ class Declarations:
             raise DeclarationError(
                 f"{short!r} cannot name a part of {self.service}; use letters, digits, _ - and . (`{keyword}`)"
             )
-        named = {one.removeprefix(f"{self.service}.") for one in self.deciders}
+        named = {one.removeprefix(f"{self.service}.") for one in (*self.deciders, *self.boundaries)}
         if short in {*named, *self.projections, *self.sagas, *self.handlers, *TAKEN}:
             raise DeclarationError(f"the name {short!r} is taken in {self.service}; give this one another: `{keyword}`")
         kind[name] = value

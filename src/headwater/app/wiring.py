@@ -23,6 +23,7 @@ from headwater.consumer import (
     Worker,
 )
 from headwater.database import Database
+from headwater.deciding import Deciding
 from headwater.errors import DeclarationError
 from headwater.handling import Handling
 from headwater.lease import Fence
@@ -98,15 +99,17 @@ class Wiring:
         self.service = declared.service
         self.log = Tail(database)
         self.outbox = Outbox(declared.schema, clock, declared.service)
-        self.handling = self._handling()
+        self.deciding = self._deciding()
+        self.handling = self.deciding.handling
         self.inline = [one for one in declared.projections.values() if one.model.__inline__]
         self.plans = [self._plan(worker, name, retry) for name, worker, retry in self._workers()]
         self.subscriptions: list[Subscription] = []
 
-    def _handling(self) -> Handling:
+    def _deciding(self) -> Deciding:
         """Commands from callers and from messages are decided apart: neither rests on what the other has not committed."""
         declared = self.declared
-        return Handling(self.database, declared.schema, self.outbox, self.clock, declared.deciders.values())
+        handling = Handling(self.database, declared.schema, self.outbox, self.clock, declared.deciders.values())
+        return Deciding(handling, declared.boundaries.values())
 
     async def prepare(self) -> None:
         """Make the tables of read models and fold the inline ones from now on."""
@@ -159,9 +162,9 @@ class Wiring:
 
     def _workers(self) -> list[tuple[str, Worker, Retry | None]]:
         found: list[tuple[str, Worker, Retry | None]] = []
-        if self.declared.deciders or self.declared.sends:
+        if self.declared.decides or self.declared.sends:
             name = f"{self.service}.commands"
-            found.append((name, CommandWorker(name, self.service, self._handling()), None))
+            found.append((name, CommandWorker(name, self.service, self._deciding()), None))
         for short, reactions in self.declared.sagas.items():
             name = f"{self.service}.{short}"
             found.append((name, SagaWorker(name, reactions, self.outbox, self.database), None))
@@ -191,7 +194,7 @@ class Wiring:
     def _sources(self, worker: Worker) -> tuple[frozenset[str], bool]:
         """The topics that feed a worker, and whether our own log does."""
         if isinstance(worker, CommandWorker):
-            topics: set[str] = {f"{self.service}.commands"} if self.declared.deciders else set()
+            topics: set[str] = {f"{self.service}.commands"} if self.declared.decides else set()
             return frozenset(topics), self.declared.sends
         topics = set()
         logged = False

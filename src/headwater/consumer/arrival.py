@@ -12,7 +12,7 @@ from headwater.database import Transaction
 from headwater.errors import HeadwaterError
 from headwater.message import Message, Metadata, Recorded
 from headwater.schema import Schema
-from headwater.store import Append
+from headwater.store import Append, Condition
 from headwater.table import Upsert
 from headwater.timer import Cancel, SagaState, Timer
 
@@ -54,6 +54,7 @@ class Outcome(Struct):
     """What running some arrivals gives: effects to write, failures by index, and the indexes not run behind a failure."""
 
     appends: Sequence[Append] = ()
+    conditions: Sequence[Condition] = ()
     timers: Sequence[Timer] = ()
     cancels: Sequence[Cancel] = ()
     sagas: Sequence[SagaState] = ()

@@ -9,9 +9,9 @@ import msgspec
 
 from headwater.consumer.arrival import Arrival, Outcome, Waiting
 from headwater.database import Transaction
+from headwater.deciding import Deciding, Sitting
 from headwater.errors import Rejected
-from headwater.handling import Handling
-from headwater.message import Recorded, Refused, caused_by, stream_key, stream_of
+from headwater.message import Draft, Recorded, Refused, caused_by, stream_key, stream_of
 from headwater.outbox import Appends, destination, service_of
 
 
@@ -22,10 +22,11 @@ class CommandWorker:
     transactional = False
     types: frozenset[str] = frozenset()
 
-    def __init__(self, name: str, service: str, handling: Handling) -> None:
+    def __init__(self, name: str, service: str, deciding: Deciding) -> None:
         self.name = name
         self.service = service
-        self.handling = handling
+        self.deciding = deciding
+        self.handling = deciding.handling
         self._touched: list[str] = []
 
     def wants(self, message: Recorded) -> bool:
@@ -33,12 +34,15 @@ class CommandWorker:
         return message.kind == "command" and destination(message.stream) == self.service
 
     async def run(self, arrivals: Sequence[Arrival], transaction: Transaction | None) -> Outcome:
-        """Decide the commands in order, on aggregates that are read all at once."""
+        """Decide the commands in order, on aggregates and over boundaries that are read before."""
         outcome = Outcome()
         commands = [self._read(arrival) for arrival in arrivals]
-        targets = [one for one in commands if not isinstance(one, Exception)]
+        found = [one for one in commands if not isinstance(one, Exception)]
+        targets = [one for one in found if type(one[1]) not in self.deciding.boundaries]
         self._touched = [stream for stream, _ in targets]
         await self.handling.load(targets)
+        sitting = Sitting(self.deciding)
+        await sitting.load(command for _, command in found if type(command) in self.deciding.boundaries)
         appends = Appends()
         failed: set[str] = set()
         for index, (arrival, command) in enumerate(zip(arrivals, commands, strict=True)):
@@ -46,37 +50,45 @@ class CommandWorker:
                 outcome.behind.add(index)
                 continue
             try:
-                self._decide(arrival, command, appends)
+                self._decide(arrival, command, appends, sitting)
             except Exception as error:  # noqa: BLE001 - kept with the message as its cause
                 outcome.failures[index] = error
                 failed.add(arrival.message.key)
-        outcome.appends = appends.all()
+        outcome.appends, outcome.conditions = appends.all(), sitting.conditions
         return outcome
 
     def _read(self, arrival: Arrival) -> tuple[str, Any] | Exception:
         try:
             command = arrival.payload(self.handling.schema)
-            return self.handling.stream(command, arrival.metadata.tenant), command
+            return self.deciding.stream(command, arrival.metadata.tenant), command
         except Exception as error:  # noqa: BLE001 - raised again when it is this command's turn
             return error
 
-    def _decide(self, arrival: Arrival, command: tuple[str, Any] | Exception, appends: Appends) -> None:
-        """Decide one command. A refusal too stands only while its stream is as it was decided on."""
+    def _decide(
+        self, arrival: Arrival, command: tuple[str, Any] | Exception, appends: Appends, sitting: Sitting
+    ) -> None:
+        """Decide one command. A refusal too stands only while what it was decided on is as it was."""
         meta = caused_by(arrival.message, arrival.metadata)
         try:
             if isinstance(command, Exception):
                 raise command
-            stream = command[0]
-            version = self.handling.version(stream)
-            if version is None:
-                raise Waiting(f"{stream} must be read again, since a command before this one broke it")
-            appends.expect(stream, version)
-            proposal = self.handling.propose(*command, meta)
+            if type(command[1]) in self.deciding.boundaries:
+                drafts: Sequence[Draft] = sitting.decide(command[1], meta)
+            else:
+                drafts = self._decide_on_aggregate(*command, meta, appends)
+                sitting.add(drafts)
         except Rejected as refusal:
             self._refuse(arrival, refusal, meta, appends)
         else:
-            for draft in proposal.drafts:
-                appends.add(proposal.stream, draft)
+            for draft in drafts:
+                appends.add(command[0], draft)
+
+    def _decide_on_aggregate(self, stream: str, command: Any, meta: bytes, appends: Appends) -> Sequence[Draft]:
+        version = self.handling.version(stream)
+        if version is None:
+            raise Waiting(f"{stream} must be read again, since a command before this one broke it")
+        appends.expect(stream, version)
+        return self.handling.propose(stream, command, meta).drafts
 
     def _refuse(self, arrival: Arrival, refusal: Rejected, meta: bytes, appends: Appends) -> None:
         message = arrival.message

@@ -120,6 +120,7 @@ class Consumer:
         def settle(outcome: Outcome) -> WriteSet:
             return WriteSet(
                 appends=outcome.appends,
+                conditions=outcome.conditions,
                 fence=held_by,
                 marks=[Mark(self.name, stream, to, marks.get(stream, 0)) for stream, to in found.marks.items()],
                 checkpoints=[*((batch.checkpoint,) if batch.checkpoint else ()), *outcome.checkpoints],

@@ -118,6 +118,7 @@ class Retrying:
             behind = {id(wanted[index]) for index in outcome.behind}
             return WriteSet(
                 appends=outcome.appends,
+                conditions=outcome.conditions,
                 fence=fence,
                 marks=marks,
                 checkpoints=outcome.checkpoints,

@@ -23,7 +23,7 @@ def find_command(app: App, name: str) -> MessageType:
     if len(found) > 1:
         raise NotFound(f"{name!r} can be any of {', '.join(one.name for one in found)}; give the whole name")
     [command] = found
-    if not any(command.payload in decider.decide for decider in app.declared.deciders.values()):
+    if command.payload not in app.declared.decided:
         raise NotFound(
             f"{app.name} sends {command.name}, but {command.service} decides it; use the app of {command.service}"
         )

@@ -1,4 +1,4 @@
-"""Given / when / then for what you declare: aggregates, read models and sagas, with no database and no loop.
+"""Given / when / then for what you declare: aggregates, decisions, read models and sagas, with no database and no loop.
 
 given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejected("not enough money")
 """
@@ -6,14 +6,16 @@ given(Account, AccountOpened("a1", "Ada")).when(Withdraw("a1", 50)).then_rejecte
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from headwater.decider import Aggregate, as_messages, decider_of, fold
+from headwater.decider import Aggregate, Decide, as_messages, decider_of, fold
+from headwater.decision import Decision, Query, boundary_of, query_of
 from headwater.errors import DeclarationError, Rejected
 from headwater.projection import ReadModel, projection_of
 from headwater.saga import Compensate, Saga, Undo
 from headwater.saga.declare import End, Reactions, reactions_of
+from headwater.schema import Schema
 
 SERVICE = "scenario"
 
@@ -73,16 +75,21 @@ class Given:
         self.history = history
 
     def when(self, message: Any) -> Outcome:
-        """Give a command to an aggregate, or a message to a saga.
+        """Give a command to an aggregate or a decision, or a message to a saga.
 
         What comes of a message to a saga is what leaves it: what `Undo` remembers is not seen before `Compensate` sends it,
         and `END` shows in `then_ended`.
         """
         if issubclass(self.declared, Aggregate):
-            return self._decide(self.declared, message)
+            decider = decider_of(self.declared, SERVICE)
+            return self._decide(decider.decide, message, lambda state, events: fold(decider.evolve, state, events))
+        if issubclass(self.declared, Decision):
+            return self._decide_over_boundary(self.declared, message)
         if issubclass(self.declared, Saga):
             return self._react(self.declared, message)
-        raise DeclarationError(f"when() takes an Aggregate or a Saga; for {self.declared.__name__} use then_rows()")
+        raise DeclarationError(
+            f"when() takes an Aggregate, a Decision or a Saga; for {self.declared.__name__} use then_rows()"
+        )
 
     def then_rows(self, *rows: ReadModel) -> None:
         """A read model has exactly these rows after the events, in any order."""
@@ -94,12 +101,25 @@ class Given:
         if found != sorted(map(repr, map(projection.to_model, map(projection.to_row, rows)))):
             raise AssertionError(f"expected rows {list(rows)}\n          got {found}")
 
-    def _decide(self, aggregate: type[Aggregate], command: Any) -> Outcome:
-        decider = decider_of(aggregate, SERVICE)
-        decision = decider.decide.get(type(command))
+    def _decide_over_boundary(self, declared: type[Decision], command: Any) -> Outcome:
+        """Of the history, the decision sees what carries the tags of the command."""
+        boundary = boundary_of(declared, SERVICE)
+        schema = Schema(SERVICE)
+
+        def evolve(state: Any, events: Iterable[Any]) -> Any:
+            kinds = [(event, schema.of(type(event))) for event in events]
+            return query.fold(state, [(event, query.takers(kind.name, kind.tags_of(event))) for event, kind in kinds])
+
+        query = query_of(boundary, command, schema) if type(command) in boundary.decide else Query((), ())
+        return self._decide(boundary.decide, command, evolve)
+
+    def _decide(
+        self, decide: Mapping[type, Decide], command: Any, evolve: Callable[[Any, Iterable[Any]], Any]
+    ) -> Outcome:
+        decision = decide.get(type(command))
         if decision is None:
-            raise DeclarationError(f"{aggregate.__name__} decides no {type(command).__name__}")
-        state = fold(decider.evolve, decider.initial(), self.history)
+            raise DeclarationError(f"{self.declared.__name__} decides no {type(command).__name__}")
+        state = evolve(self.declared(), self.history)
         before = copy.deepcopy(state)
         try:
             events = as_messages(decision(state, command))
@@ -107,7 +127,7 @@ class Given:
             return Outcome((), state, refusal)
         if state != before:
             raise AssertionError(f"the decision on {command} changed the state; only @evolve may:\n{before}\n{state}")
-        return Outcome(events, fold(decider.evolve, state, events))
+        return Outcome(events, evolve(state, events))
 
     def _react(self, saga: type[Saga], message: Any) -> Outcome:
         reactions = reactions_of(saga)
@@ -157,5 +177,5 @@ class _Life:
 
 
 def given(declared: type, *history: Any) -> Given:
-    """Start a scenario: an aggregate, read model or saga class, and what has happened so far."""
+    """Start a scenario: an aggregate, decision, read model or saga class, and what has happened so far."""
     return Given(declared, history)
