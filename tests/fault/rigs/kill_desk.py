@@ -18,7 +18,7 @@ from headwater.inbox import Held, Reason
 from headwater.operations import Effect, discard, id_of, list_held, rebuild_projection, redrive
 from tests.fault.rigs.kill_ledger import Ledger
 from tests.fault.rigs.kill_member import Life, opened
-from tests.fault.rigs.kill_messages import Move, Pay, number_of
+from tests.fault.rigs.kill_messages import Book, Move, Pay, number_of
 from tests.fault.rigs.kill_services import Place, Statement
 
 ACCOUNTS = 8
@@ -54,9 +54,11 @@ class Acknowledged:
         return [line[1:] for line in lines if line[0] == mark]
 
 
-def order(seed: int, number: int) -> Pay | Move:
+def order(seed: int, number: int) -> Pay | Move | Book:
     """The command of a number: always the same, however often the desk dies over it."""
     chance = random.Random(f"{seed} {number}")
+    if chance.random() < 0.2:
+        return Book(f"r{number // 40}", f"g{number // 60}-{chance.randrange(3)}", number)
     account, cents = f"a{chance.randrange(ACCOUNTS)}", chance.randint(1, 100)
     if chance.random() < 0.5:
         return Move(account, number, cents, f"p{chance.randrange(PURSES)}")
@@ -130,9 +132,9 @@ class Desk:
                     return
             await asyncio.sleep(0.02)
 
-    async def _read_back(self, command: Pay | Move, answer: Committed | Rejected) -> None:
+    async def _read_back(self, command: Pay | Move | Book, answer: Committed | Rejected) -> None:
         """Read what was written: each read model counts the events of an account, and so reaches its version."""
-        if isinstance(answer, Rejected) or self.chance.random() < 0.5:
+        if isinstance(answer, Rejected) or isinstance(command, Book) or self.chance.random() < 0.5:
             return
         for projection in self.app.declared.projections.values():
             with suppress(Stale):

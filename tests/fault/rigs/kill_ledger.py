@@ -9,9 +9,11 @@ from typing import Any
 
 import apsw
 
+SAFES = 5
 PAID = "type = 'bank.Paid'"
 MOVED = "type = 'bank.Moved'"
 REFUNDED = "type = 'bank.Refunded'"
+BOOKED = "type = 'bank.Booked'"
 FILLED = "type = 'vault.Filled'"
 REFUSED = "kind = 'reply'"
 REMINDER = "kind = 'timer' AND type = 'bank.Reminder'"
@@ -80,11 +82,13 @@ class Ledger:
     def violations(self, committed: set[int], refused: set[int], outside: list[int]) -> list[str]:
         """What is wrong, in words, once all has come to rest; `outside` are the effects that have happened there."""
         paid, moved = self.numbers("bank", PAID), self.numbers("bank", MOVED)
+        booked = self.numbers("bank", BOOKED)
         filled, refunded = self.numbers("vault", FILLED), self.numbers("bank", REFUNDED)
         return [
-            *lines("acknowledged and lost", committed - set(paid + moved)),
-            *lines("refused and done", refused & set(paid + moved)),
-            *doubled("the payments", paid + moved),
+            *lines("acknowledged and lost", committed - set(paid + moved + booked)),
+            *lines("refused and done", refused & set(paid + moved + booked)),
+            *doubled("the payments", paid + moved + booked),
+            *self._bookings(),
             *differing("moved, and filled or refunded", moved, filled + refunded),
             *differing("paid and reminded of", paid, self.numbers("bank", REMINDER)),
             *differing("moved and late", moved, self.numbers("bank", LATE)),
@@ -110,6 +114,17 @@ class Ledger:
         [(balances,)] = self.rows("bank", "SELECT coalesce(sum(cents), 0) FROM balance")
         there = balances + cents["filled"]
         return [f"{cents['paid']} cents were paid in and {there} are there: {cents}"] if there != cents["paid"] else []
+
+    def _bookings(self) -> list[str]:
+        """No room and no guest has more safes than there are."""
+        return [
+            f"{count} safes are booked by the {of} {name}"
+            for of in ("room", "guest")
+            for name, count in self.rows(
+                "bank", f"SELECT data ->> '{of}', count(*) FROM events WHERE {BOOKED} GROUP BY 1"
+            )
+            if count > SAFES
+        ]
 
     def _read_models(self) -> list[str]:
         sign = f"CASE WHEN {MOVED} THEN -1 ELSE 1 END"

@@ -59,6 +59,18 @@ class Filled(Event, service="vault", category="Purse"):
     cents: int
 
 
+class Book(Command):
+    room: str
+    guest: str
+    number: int
+
+
+class Booked(Event, service="bank", category="Booking", tags="room guest"):
+    room: str
+    guest: str
+    number: int
+
+
 class Reminder(Event, service="bank", category="reminder"):
     number: int
 

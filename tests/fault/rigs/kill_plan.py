@@ -31,6 +31,7 @@ BANK_ONLY = (
 BANK_ONLY += ("repair.answering", "repair.answered", "repair.acknowledged", "timer.due", "timer.fired", "saga.reacted")
 VAULT_ONLY = ("consumer.ran_inside", "consumer.wrote_inside", "feed.buried", "repair.asking", "repair.asked")
 DESK = (
+    "deciding.",
     "handling.",
     "projection.folded_inline",
     "rebuild.",
@@ -40,7 +41,15 @@ DESK = (
     "channel.publishing",
 )
 OFTEN = ("feed.fetched", "feed.settled", "feed.acknowledged", "consumer.ran", "consumer.committed", "saga.")
-OFTEN += ("sqlite.begun", "sqlite.written", "sqlite.committed", "sqlite.unlocked", "relay.publish", "handling.")
+OFTEN += (
+    "sqlite.begun",
+    "sqlite.written",
+    "sqlite.committed",
+    "sqlite.unlocked",
+    "relay.publish",
+    "handling.",
+    "deciding.",
+)
 """Points that are hit many times a second: a process dies there at a later hit, too."""
 HITS = (1, 2, 3, 5, 13, 34)
 BEGINNING = ("migration.", "lease.tak", "channel.joining", "channel.tak", "relay.placed", "feed.noted", "feed.parted")

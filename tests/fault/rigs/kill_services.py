@@ -17,6 +17,7 @@ from headwater import (
     Aggregate,
     App,
     Compensate,
+    Decision,
     NotDone,
     Once,
     ReadModel,
@@ -30,11 +31,25 @@ from headwater import (
     evolve,
     react,
 )
-from tests.fault.rigs.kill_messages import Fill, Filled, Late, Move, Moved, Paid, Pay, Refund, Refunded, Reminder
+from tests.fault.rigs.kill_messages import (
+    Book,
+    Booked,
+    Fill,
+    Filled,
+    Late,
+    Move,
+    Moved,
+    Paid,
+    Pay,
+    Refund,
+    Refunded,
+    Reminder,
+)
 from tests.fault.rigs.kill_outside import Outside, Weather
 
 SOON = 0.15
 """Seconds until a timer is due."""
+SAFES = 5
 HASTY = Retry(attempts=3, base=0.02, cap=0.1)
 RETENTION = 0.3
 """Seconds for which the channel keeps what is acknowledged."""
@@ -78,6 +93,27 @@ class Purse(Aggregate, key="purse"):
     @evolve
     def filled(self, event: Filled) -> None:
         self.cents += event.cents
+
+
+class Booking(Decision, key="room"):
+    """A safe of the bank: a room has so many, and a guest takes so many."""
+
+    taken: int = 0
+    has: int = 0
+
+    @decide
+    def book(self, command: Book) -> Booked:
+        if SAFES in (self.taken, self.has):
+            raise Rejected("no safe is left")
+        return Booked(command.room, command.guest, command.number)
+
+    @evolve(by="room")
+    def in_the_room(self, event: Booked) -> None:
+        self.taken += 1
+
+    @evolve(by="guest")
+    def of_the_guest(self, event: Booked) -> None:
+        self.has += 1
 
 
 class Transfer(Saga, key="number"):
@@ -149,7 +185,7 @@ def bank(store: str, channel: str, weather: Weather, batch: int) -> App:
         return After(Reminder(event.number), seconds=SOON, name=str(event.number))
 
     app = App("bank", store=store, channel=channel, journal=True, retry=HASTY, batch=batch)
-    app.add(Account, Transfer, Balance, Statement)
+    app.add(Account, Booking, Transfer, Balance, Statement)
     app.on(Paid, Reminder)(remind)
     return app
 
