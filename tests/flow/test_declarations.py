@@ -62,7 +62,7 @@ def test_a_service_name_that_cannot_name_topics_is_refused(name):
 
 @pytest.mark.parametrize("what", [7, "Counter", None, [Counter], lambda: None])
 def test_what_is_no_class_cannot_be_added(what):
-    refused("is not a class or Decider that an app can take", what)
+    refused("is not a class, Decider or Boundary that an app can take", what)
 
 
 def test_a_plain_class_is_adopted_not_added():
