@@ -100,7 +100,9 @@ class Driver:
             if why := self._hopeless(now):
                 return f"{why}; {len(self.orders) - now.placed} orders are not placed, {now.open} are open"
             await asyncio.sleep(LOOK)
-            self.notes += self.services.restart_fallen()
+            if fallen := self.services.restart_fallen():
+                self.notes += fallen
+                self._moved = time.time()  # it may move on, or fall once too often
 
     def _show(self, now: Snapshot) -> None:
         if now != self._last:
