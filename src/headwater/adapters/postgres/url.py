@@ -42,7 +42,7 @@ class Place:
             raise ConfigurationError(f"{_example(url)}: write postgresql://user@host:5432/database")
         try:
             given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-        except psycopg.Error as error:  # its text may hold the password
+        except (psycopg.Error, UnicodeError) as error:  # its text may hold the password
             raise ConfigurationError(f"{_example(url)}: write postgresql://user@host:5432/database") from error
         if not given.get("dbname"):
             raise ConfigurationError(
