@@ -11,7 +11,7 @@ from headwater.adapters.postgres import PostgresDatabase
 from headwater.database import Database
 from headwater.testing.clock import VirtualClock
 from headwater.testing.contracts.database import DatabaseContract
-from tests.servers.postgres import Databases
+from tests.servers.postgres import Databases, commit_order
 
 
 class TestPostgresDatabase(DatabaseContract):
@@ -36,6 +36,10 @@ class TestPostgresDatabase(DatabaseContract):
         other = PostgresDatabase(database.url, database.clock)
         await other.open()
         return other
+
+    async def commit_order(self, database: Database) -> dict[str, int] | None:
+        assert isinstance(database, PostgresDatabase)
+        return await commit_order(database)
 
     async def pass_time(self, clock: VirtualClock, seconds: float) -> None:
         await asyncio.sleep(seconds)

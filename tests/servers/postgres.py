@@ -36,6 +36,7 @@ SETTINGS = {
     "fsync": "on",
     "max_connections": "200",
     "max_prepared_transactions": "20",
+    "track_commit_timestamp": "on",
     "shared_buffers": "64MB",
     "log_min_messages": "warning",
     "lc_messages": "C",
@@ -310,6 +311,19 @@ def run(url: str, statement: str | sql.Composable, *values: object) -> list[tupl
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, values or None)  # type: ignore[arg-type]
         return cursor.fetchall() if cursor.description else []
+
+
+BY_COMMIT = """
+SELECT CASE WHEN id_text = '' THEN id::text ELSE id_text END FROM headwater.events
+ORDER BY pg_xact_commit_timestamp(xmin), position
+"""
+
+
+async def commit_order(database: Any) -> dict[str, int] | None:
+    """The places of all events, by their ids, in the order of their commits, where the server keeps it."""
+    if await database.query("SHOW track_commit_timestamp") != [("on",)]:
+        return None
+    return {mark: place for place, (mark,) in enumerate(await database.query(BY_COMMIT))}
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fault.plants import answering, consuming, holding, leasing, reading, relaying, storing, timing
+from tests.fault.plants import answering, consuming, deciding, holding, leasing, reading, relaying, storing, timing
 from tests.fault.plants.plant import Plant, plants_of
 
-THEMES = (storing, answering, relaying, consuming, holding, timing, leasing, reading)
+THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, reading)
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
 ROOT = Path(__file__).parents[3]

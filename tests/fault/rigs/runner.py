@@ -28,6 +28,8 @@ STOPPED = 130
 class Rig(Protocol):
     """A module of this package that is a rig; `LASTING` and `MINUTES` stand in those whose trial lasts as long as asked.
 
+    `STORES` stands in those whose `one_trial(seed, store)` takes the URL of a server, where it makes databases of its own.
+
     One that can tell a trial step by step has `replay(seed, say)`, which answers as `one_trial(seed)` does.
     """
 
@@ -37,11 +39,12 @@ class Rig(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """`count`: trials that must take effect; `seed`: the first; `alone`: only that one; `seconds`: at most so long."""
+    """`count`: trials that must take effect; `seed`: the first; `seconds`: at most so long; `store`: a server's URL."""
 
     count: int | None = None
     seed: int | None = None
     seconds: float | None = None
+    store: str = ""
 
     @property
     def alone(self) -> bool:
@@ -129,6 +132,11 @@ def is_rig(name: str) -> bool:
     return name in _modules() and hasattr(importlib.import_module(f"{PACKAGE}.{name}"), "one_trial")
 
 
+def takes_store(name: str) -> bool:
+    """Whether the trials of a rig run on a server as well."""
+    return is_rig(name) and getattr(rig(name), "STORES", False)
+
+
 def rig(name: str) -> Rig:
     """The rig of that name."""
     return importlib.import_module(f"{PACKAGE}.{name}")
@@ -177,6 +185,8 @@ def _seeds(wanted: Wanted, module: Rig, report: Report, began: float) -> Iterato
 
 def _one(module: Rig, seed: int, wanted: Wanted, tell: Callable[[str], None] | None) -> TrialResult:
     try:
+        if wanted.store:
+            return module.one_trial(seed, wanted.store)
         if tell is not None and hasattr(module, "replay"):
             found: TrialResult = module.replay(seed, tell)
             return found
@@ -193,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plants:
         return plants().main(options.rigs, as_json=options.json, keep=options.scorecard)
     logging.getLogger("headwater").addHandler(logging.NullHandler())
-    wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None)
+    wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None, options.store)
     reports: list[Report] = []
     out = sys.stderr if options.json else sys.stdout
     for name in options.rigs or names():
@@ -232,6 +242,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=_positive, help="trials of each rig that must take effect")
     parser.add_argument("--seed", type=int, help="replay this one; with --count or --minutes, the first")
     parser.add_argument("--minutes", type=float, help="how long each rig may take, or `soak` lasts")
+    parser.add_argument("--store", default="", help="a server (postgresql://user@host:port) for rigs that take one")
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument(
@@ -242,6 +253,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.rigs:
         if name not in known:
             parser.error(f"there is no {what} {name!r}; there are: {', '.join(known)}")
+    if options.store and (unfit := [one for one in options.rigs or known if not takes_store(one)]):
+        parser.error(f"{unfit[0]} takes no store: name those that do")
     return options
 
 

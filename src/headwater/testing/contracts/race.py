@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from headwater.database import Collision, Database, WriteSet, stands
+from headwater.database import Answer, Collision, Database, WriteSet, stands
 from headwater.message import JSON, Draft
 from headwater.store import ANY, Append, Condition, Item, Seen
 
@@ -27,6 +27,8 @@ STEPS: Final = 30
 TYPES: Final = ("race.A", "race.B", "race.C")
 TAGS: Final = tuple(f"t:{number}" for number in range(6))
 PAUSE: Final = 0.003
+LONG: Final = 0.01
+"""Seconds for which a racer waits before it goes on, and for which it keeps a transaction open, at most."""
 
 
 class Entry(Struct, frozen=True):
@@ -60,11 +62,16 @@ class Race(Struct):
     entries: list[Entry] = field(default_factory=list)
 
 
-class Racer:
-    """Appends and decides by chance, on one handle."""
+class Undone(Exception):
+    """Raised within a transaction that is to be undone."""
 
-    def __init__(self, database: Database, name: str, race: Race) -> None:
+
+class Racer:
+    """Appends and decides by chance, on one handle: at once, or in a transaction that takes its time."""
+
+    def __init__(self, database: Database, name: str, race: Race, slow: float) -> None:
         self.database = database
+        self.slow = slow
         self.name = name
         self.race = race
         self.chance = random.Random(name)
@@ -96,7 +103,11 @@ class Racer:
         conditions = [Condition(items, seen)] if items else []
         now = asyncio.get_running_loop().time
         submitted = now()
-        (answer,) = await self.database.commit([WriteSet([Append(stream, ANY, drafts)], conditions=conditions)])
+        write = WriteSet([Append(stream, ANY, drafts)], conditions=conditions)
+        try:
+            answer = await (self._slowly(write) if self.chance.random() < self.slow else self._at_once(write))
+        except Undone:
+            return
         if isinstance(answer, Collision):
             self.race.refused += 1
             return
@@ -104,6 +115,19 @@ class Racer:
         self.race.decided += bool(items)
         events = tuple((one.id, one.type, one.tags) for one in drafts)
         self.race.entries.append(Entry(drafts[0].id, events, submitted, now(), items, saw))
+
+    async def _at_once(self, write: WriteSet) -> Answer:
+        (answer,) = await self.database.commit([write])
+        return answer
+
+    async def _slowly(self, write: WriteSet) -> Answer:
+        """In a transaction that stays open for a while, and may be undone. Raises Undone."""
+        async with self.database.transaction() as transaction:
+            (answer,) = transaction.write([write])
+            await self._pause(1.0, LONG)
+            if self.chance.random() < 0.3:
+                raise Undone
+        return answer
 
     def _draft(self) -> Draft:
         self._number += 1
@@ -120,15 +144,18 @@ class Racer:
         tags = self.chance.sample(TAGS, self.chance.choice((0, 1, 1, 1, 2) if types else (1, 1, 2)))
         return Item(tuple(sorted(types)), tuple(sorted(tags)))
 
-    async def _pause(self, often: float) -> None:
+    async def _pause(self, often: float, longest: float = PAUSE) -> None:
         if self.chance.random() < often:
-            await asyncio.sleep(self.chance.random() * PAUSE)  # noqa: TID251 - a race is in real time
+            await asyncio.sleep(self.chance.random() * longest)  # noqa: TID251 - a race is in real time
 
 
 async def run_race(handles: Sequence[Database], name: str, steps: int = STEPS, racers: int = RACERS) -> Race:
-    """Let racers decide on some handles of one database; `name` fixes what they try."""
-    race = Race()
-    field = [Racer(handles[number % len(handles)], f"{name}.{number}", race) for number in range(racers)]
+    """Let racers decide on some handles of one database; `name` fixes what they try.
+
+    On several handles no transaction is kept open: one that blocks its loop would wait for another of the same loop.
+    """
+    race, slow = Race(), 0.3 if len(handles) == 1 else 0.0
+    field = [Racer(handles[number % len(handles)], f"{name}.{number}", race, slow) for number in range(racers)]
     await asyncio.gather(*(one.run(steps) for one in field))
     return race
 
