@@ -23,12 +23,14 @@ from headwater.lease import Fence
 from headwater.relay import Relay
 from headwater.tail import Tail
 from headwater.testing.clock import VirtualClock
-from tests.fault.rigs import disk, fuzz, late, pause, power, runner, soak
+from tests.fault.plants.garden import plants
+from tests.fault.rigs import dcb, disk, fuzz, late, pause, power, runner, soak
 from tests.fault.rigs.disk_space import small_disk
 from tests.fault.rigs.fuzz_flow import deliver
 from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
 from tests.fault.rigs.pair import Book, desk
 from tests.fault.rigs.trial import TrialResult, isolated
+from tests.servers.postgres import Databases
 
 TARGETS = {target.name: target for target in targets()}
 
@@ -55,6 +57,26 @@ def test_power(seed: int) -> None:
 def test_power_sees_commits_that_are_not_synced(seed: int) -> None:
     with mock.patch.dict(PRAGMAS, synchronous=1):
         assert power.one_trial(seed).violations
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_dcb() -> None:
+    found = dcb.one_trial(1)
+    assert (found.violations, found.trials > 40) == ([], True)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_dcb_on_a_server(postgres: Databases) -> None:
+    found = dcb.one_trial(1, postgres.server_url)
+    assert (found.violations, found.trials > 40) == ([], True)
+
+
+@pytest.mark.parametrize("plant", ["condition-looked-at-without-locks", "seen-up-to-the-last-position"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_dcb_on_a_server_sees(plant: str, postgres: Databases) -> None:
+    with plants()[plant].apply():
+        found = (dcb.one_trial(seed, postgres.server_url).violations for seed in range(1, 9))
+        assert any("did not see" in one or "no order" in one for violations in found for one in violations)
 
 
 @pytest.mark.parametrize("name", TARGETS)
