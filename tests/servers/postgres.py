@@ -130,11 +130,8 @@ class PostgresServer:
         bin_folder = programs()
         if bin_folder is None:
             raise Unavailable("no PostgreSQL is installed")
-        folder = Path(tempfile.mkdtemp(prefix="headwater-postgres-"))
+        folder = _own_folder()
         server = cls(folder, _free_port())
-        if not os.getuid():
-            owner = pwd.getpwnam("postgres")
-            os.chown(folder, owner.pw_uid, owner.pw_gid)
         made = server._run(
             bin_folder / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"
         )
@@ -147,6 +144,19 @@ class PostgresServer:
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
         return server
+
+    def replica(self) -> PostgresServer:
+        """A new one that follows this one, which runs; not yet started. Raises Unavailable."""
+        bin_folder = programs()
+        assert bin_folder is not None
+        found = PostgresServer(_own_folder(), _free_port())
+        data = found.folder / "data"
+        made = found._run(bin_folder / "pg_basebackup", "-D", data, "-R", "-c", "fast", "-d", self.url("postgres"))
+        if made.returncode:
+            raise Unavailable(f"pg_basebackup failed: {made.stderr.strip()[-300:]}")
+        with (data / "postgresql.auto.conf").open("a") as file:
+            file.write(f"port = '{found.port}'\n")
+        return found
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
@@ -219,6 +229,15 @@ class PostgresServer:
 
     def _as_owner(self) -> dict[str, Any]:
         return {"cwd": self.folder} | ({} if os.getuid() else {"user": "postgres", "group": "postgres"})
+
+
+def _own_folder() -> Path:
+    """A new folder of the user that the server runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="headwater-postgres-"))
+    if not os.getuid():
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    return folder
 
 
 def _wait_for_end(pid: int) -> None:

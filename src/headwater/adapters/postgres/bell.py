@@ -27,16 +27,19 @@ AGAIN: Final = 0.05
 
 
 class Bell:
-    """Rings in all processes that have one of this name; `first` runs on the listening connection whenever it is made."""
+    """Rings in all processes that have one of this name; `first` runs on the listening connection whenever it is made.
 
-    def __init__(self, pool: Pool, name: str, first: Sequence[Statement] = ()) -> None:
+    On a replica, where nobody may listen or notify, it is `mute` and rings here alone.
+    """
+
+    def __init__(self, pool: Pool, name: str, first: Sequence[Statement] = (), *, mute: bool = False) -> None:
         self._pool = pool
         self._name = name
         self._first = [*first, Statement(f"LISTEN {name}")]
         self._ears: set[asyncio.Event] = set()
         self._rung = asyncio.Event()
         self.listening = asyncio.Event()
-        self._tasks = [asyncio.create_task(one()) for one in (self._listen, self._notify)]
+        self._tasks = [asyncio.create_task(one()) for one in (() if mute else (self._listen, self._notify))]
 
     def ring(self) -> None:
         """Wake who waits here, and soon those who wait elsewhere."""

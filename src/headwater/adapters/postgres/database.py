@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from headwater.adapters.postgres.bell import Bell
 from headwater.adapters.postgres.facts import POSITION, columns
 from headwater.adapters.postgres.horizon import Horizon
 from headwater.adapters.postgres.lease import LeaseHolder, present
-from headwater.adapters.postgres.migrations import migrating
+from headwater.adapters.postgres.migrations import checking, migrating
 from headwater.adapters.postgres.reads import Reads
+from headwater.adapters.postgres.replica import Published, Publisher
 from headwater.adapters.postgres.rows import as_text
 from headwater.adapters.postgres.schema import COMPONENT, FENCE, MIGRATIONS, TABLES
 from headwater.adapters.postgres.server import Pool, Server
@@ -32,6 +34,9 @@ from headwater.lease import Lease
 from headwater.table import Table, turn_of
 from headwater.telemetry import signal
 
+SERVER: Final = Statement("SELECT pg_is_in_recovery(), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+OFF: Final = 60.0
+"""Seconds between the server's clock and ours that are worth a word: timers and delays go by ours, leases by the server's."""
 PROCESSES: Final = 2**31 - 2
 LOCK_TABLES: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
 LOCK_LOG: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", FENCE)
@@ -58,6 +63,7 @@ class Parts(NamedTuple):
     writer: Writer
     bell: Bell
     wake: Wake
+    publisher: Publisher | None
     leases: LeaseHolder
     desk: Desk
 
@@ -84,22 +90,34 @@ class PostgresDatabase(Reads):
         if self._parts is not None:
             return
         pool = Pool(self.server, self._lost)
-        self._horizon = Horizon(pool)
         try:
-            if await pool.settle(lambda: self._migrating(upgrade)):
-                fault.point("migration.committed")
-            await self._horizon.look()
+            self._horizon = horizon = await self._prepared(pool, upgrade)
+            await horizon.look()
         except BaseException:
             await pool.close()
             raise
         self._pool = pool
         process = 0 if self.server.place.pooled else 1 + int(self.clock.random() * PROCESSES)
-        bell = Bell(pool, "headwater", present(process))
-        wake = Wake(bell, self._horizon)
-        writer = Writer(self.server, wake.hint)
+        bell = Bell(pool, "headwater", present(process), mute=isinstance(horizon, Published))
+        wake = Wake(bell, horizon)
+        writer = Writer(self.server, pool.turn, wake.hint)
         writer.folds = self._folds
-        self._parts = Parts(writer, bell, wake, LeaseHolder(pool, bell, process), Desk(self.server))
+        publisher = Publisher(pool, bell, horizon) if isinstance(horizon, Horizon) else None
+        self._parts = Parts(writer, bell, wake, publisher, LeaseHolder(pool, bell, process), Desk(self.server))
         signal("database.opened", store=self.server.place.name)
+
+    async def _prepared(self, pool: Pool, upgrade: bool) -> Horizon | Published:
+        """The horizon of a database whose tables are there; a replica is only read."""
+        ((replica, now),) = (await pool.rows(SERVER))[0]
+        off = (self.clock.now() - now) / 1_000_000
+        if abs(off) > OFF:
+            signal("database.clock", logging.WARNING, store=self.server.place.name, seconds=round(off))
+        if replica:
+            await pool.ask(checking(self.server.place.name, COMPONENT, MIGRATIONS))
+            return Published(pool)
+        if await pool.settle(lambda: self._migrating(upgrade)):
+            fault.point("migration.committed")
+        return Horizon(pool)
 
     async def close(self) -> None:
         if self._parts is None or self._pool is None:
@@ -108,6 +126,8 @@ class PostgresDatabase(Reads):
         await parts.leases.close()
         await parts.writer.close()
         await parts.wake.close()
+        if parts.publisher is not None:
+            await parts.publisher.close()
         await parts.bell.close()
         parts.desk.close()
         await self._pool.close()

@@ -83,6 +83,8 @@ def translate(error: BaseException, place: Place) -> HeadwaterError:
     """The error of ours for anything that was raised while working with the database at `place`."""
     if isinstance(error, HeadwaterError):
         return error
+    if isinstance(error, errors.FeatureNotSupported) and "during recovery" in said(error):
+        error = errors.ReadOnlySqlTransaction()
     words = {"place": place.name, "user": place.user or "the user", "kind": type(error).__name__, "said": said(error)}
     for kinds, ours, text in FAULTS:
         if isinstance(error, kinds):

@@ -52,6 +52,16 @@ def migrating(place: str, component: str, scripts: Sequence[str], now: int, *, u
     return True
 
 
+def checking(place: str, component: str, scripts: Sequence[str]) -> Plan[None]:
+    """Check, where nothing can be made, that the tables of a component are at the newest version. Raises SchemaMismatch."""
+    (((there,),),) = yield [THERE]
+    found = (yield from versions()).get(component, 0) if there else 0
+    if not found:
+        raise SchemaMismatch(f"{place} is a replica and has no tables of {component} yet: open its primary first")
+    if found != len(scripts):
+        _check(place, component, found, len(scripts), upgrade=False)
+
+
 def _apply(component: str, scripts: Sequence[str], now: int) -> Plan[None]:
     _, ((there,),) = yield [LOCK, THERE]
     if not there:

@@ -12,6 +12,7 @@ from headwater.adapters.postgres import rows
 from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.horizon import Horizon
 from headwater.adapters.postgres.relevant import RELEVANT, asked
+from headwater.adapters.postgres.replica import Published
 from headwater.adapters.postgres.server import Pool
 from headwater.adapters.postgres.statement import Row, Statement
 from headwater.adapters.postgres.tables import layout
@@ -92,7 +93,7 @@ class Reads:
     """The reads of the database contract, over an open pool."""
 
     _pool: Pool | None = None
-    _horizon: Horizon | None = None
+    _horizon: Horizon | Published | None = None
 
     @property
     def _open_pool(self) -> Pool:
@@ -101,7 +102,7 @@ class Reads:
         return self._pool
 
     @property
-    def _open_horizon(self) -> Horizon:
+    def _open_horizon(self) -> Horizon | Published:
         if self._horizon is None:
             raise DatabaseError("the database is not open")
         return self._horizon

@@ -47,6 +47,12 @@ BEGIN
 END $$;
 CREATE TRIGGER fence BEFORE INSERT ON headwater.events FOR EACH STATEMENT EXECUTE FUNCTION headwater.fence();
 
+CREATE TABLE headwater.horizon (
+    position bigint NOT NULL             -- up to which the log is settled, for readers on replicas
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX horizon_once ON headwater.horizon ((true));
+INSERT INTO headwater.horizon VALUES (0);
+
 CREATE TABLE headwater.command_keys (
     tenant text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from headwater.adapters.postgres.faults import lost, refused, translate
+from headwater.adapters.postgres.faults import lost, refused, translate, translated
 from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined, run
 from headwater.adapters.postgres.url import BY_KEY, FREE, Place
 from headwater.errors import ConfigurationError, DatabaseError
@@ -91,13 +91,17 @@ class LostError(DatabaseError):
 
 
 class Pool:
-    """A few connections for reads and short transactions, made when they are needed. `lost` is called when one breaks."""
+    """A few connections for reads and short transactions, made when they are needed. `lost` is called when one breaks.
+
+    `turn` is for transactions of several steps: a blocking one would wait for the locks of one that waits for the loop.
+    """
 
     def __init__(self, server: Server, lost: Callable[[], None], size: int = 4) -> None:
         self.server = server
         self._lost = lost
         self._places = asyncio.Semaphore(size)
         self._idle: list[Asynchronous] = []
+        self.turn = asyncio.Lock()
         self._closed = False
 
     @asynccontextmanager
@@ -131,8 +135,8 @@ class Pool:
                 raise translate(error, self.server.place) from None
 
     async def transact(self, plan: Plan[Result]) -> Result:
-        """Drive a plan within a transaction, which is undone if it raises."""
-        async with self.take() as connection:
+        """Drive a plan within a transaction, which is undone if it raises, in this process's turn."""
+        async with self.turn, self.take() as connection:
             try:
                 return await run(connection, _within(plan))
             except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is undone
@@ -140,6 +144,12 @@ class Pool:
                 if lost(error):
                     raise LostError(f"{self.server.place.name} closed the connection") from None
                 raise translate(error, self.server.place) from None
+
+    async def ask(self, plan: Plan[Result]) -> Result:
+        """Drive a plan that only reads, without a transaction."""
+        async with self.take() as connection:
+            with translated(self.server.place):
+                return await run(connection, plan)
 
     async def settle(self, plan: Callable[[], Plan[Result]]) -> Result:
         """Drive a plan within a transaction which may run twice: where a connection breaks, it is made anew."""

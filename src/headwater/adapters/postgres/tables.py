@@ -12,6 +12,7 @@ import msgspec
 
 from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.statement import Plan, Row, Statement
+from headwater.adapters.postgres.text import escape
 from headwater.errors import ConfigurationError, SchemaError
 from headwater.table import Table, Upsert
 
@@ -23,7 +24,7 @@ TYPES: Final = {
     "real": "double precision",
     "boolean": "boolean",
     "bytes": "bytea",
-    "json": "jsonb",
+    "json": "json",  # as it was written, which jsonb does not keep: NUL, large numbers; the text is equal where the value is
 }
 ARRAYS: Final = {name: kind.partition(" COLLATE")[0] for name, kind in TYPES.items()}
 
@@ -111,7 +112,10 @@ class Layout:
         if unknown := where.keys() - kinds.keys():
             raise ConfigurationError(f"table {self.name} has no column {min(unknown)!r}")
         given = {name: PACK[kinds[name]](value) for name, value in where.items() if value is not None}
-        equal = [f'"{name}" = %s::{ARRAYS[kinds[name]]}' for name in given]
+        equal = [
+            f'"{name}"::text = %s' if kinds[name] == "json" else f'"{name}" = %s::{ARRAYS[kinds[name]]}'
+            for name in given
+        ]
         empty = [f'"{name}" IS NULL' for name, value in where.items() if value is None]
         condition = " AND ".join(equal + empty) or "true"
         sql = f'SELECT {self._all} FROM "{self.name}" WHERE {condition} ORDER BY {self._key} LIMIT %s'
@@ -152,7 +156,7 @@ PACK: Final[dict[str, Callable[[Any], Any]]] = {
     "real": _real,
     "boolean": _boolean,
     "bytes": lambda value: bytes(memoryview(value)),
-    "json": lambda value: _encode(value).decode(),
+    "json": lambda value: _encode(escape(value) if isinstance(value, str) else value).decode(),
 }
 
 

@@ -32,13 +32,14 @@ def plain(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def _escaped(value: Any) -> Any:
     if isinstance(value, str):
-        return _escape(value)
+        return escape(value)
     if isinstance(value, list) and any(one.__class__ is str and ("\0" in one or MARK in one) for one in value):
-        return [_escape(one) if isinstance(one, str) else one for one in value]
+        return [escape(one) if isinstance(one, str) else one for one in value]
     return value
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text without NUL."""
     return text.replace(MARK, f"{MARK}\2").replace("\0", MARK * 2)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from headwater.adapters.postgres.bell import Bell, heard
 from headwater.adapters.postgres.horizon import Horizon
+from headwater.adapters.postgres.replica import Published
 from headwater.errors import HeadwaterError
 
 POLL: Final = 0.25
@@ -19,7 +20,7 @@ SOON: Final = 0.005
 class Wake:
     """The waiters of one loop."""
 
-    def __init__(self, bell: Bell, horizon: Horizon) -> None:
+    def __init__(self, bell: Bell, horizon: Horizon | Published) -> None:
         self._horizon = horizon
         self._bell = bell
         self._waiters: dict[asyncio.Future[bool], int] = {}

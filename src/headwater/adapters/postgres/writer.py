@@ -40,9 +40,11 @@ class DoubtError(Exception):
 
 
 class Writer:
-    """Commits write sets. `committed` is called after each transaction that may have written messages."""
+    """Commits write sets, in their turn. `committed` is called after each transaction that may have written messages."""
 
-    def __init__(self, server: Server, committed: Callable[[], None], *, limit: int = 1_000) -> None:
+    def __init__(
+        self, server: Server, turn: asyncio.Lock, committed: Callable[[], None], *, limit: int = 1_000
+    ) -> None:
         self.folds: Sequence[InlineFold] = ()
         self._server = server
         self._committed = committed
@@ -50,7 +52,7 @@ class Writer:
         self._connection: Asynchronous | None = None
         self._queue: deque[Ticket] = deque()
         self._queued = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._turn = turn
         self._closed = False
         self._task = asyncio.create_task(self._serve())
 
@@ -67,7 +69,7 @@ class Writer:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Nothing is committed by this writer meanwhile: the loop may wait for the server in the block."""
+        """Nothing else of this process is in a transaction meanwhile: the loop may wait for the server in the block."""
         self._check()
         async with self._turn:
             yield
