@@ -6,9 +6,9 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from urllib.parse import urlsplit
 
 import apsw
@@ -47,7 +47,10 @@ COPIED: dict[str, LiteralString] = {
 }
 """What the ledger reads; only one service has customers."""
 PAGE = 10_000
-PATIENCE = 30
+PATIENCE = 10.0
+AWAY = "08"
+
+Result = TypeVar("Result")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -112,14 +115,17 @@ class Server:
         return set()
 
     def books(self) -> Path:
-        """Copies of the logs, made anew; a server that is away is waited for. Raises DatabaseError."""
-        for _ in range(PATIENCE):
-            try:
-                return self._copies()
-            except psycopg.OperationalError:
-                self.close()
-                time.sleep(1.0)
-        raise DatabaseError(f"{redact(self._place)} cannot be reached: start the server, and go on with --dir")
+        """Copies of the logs, made anew. Raises DatabaseError."""
+        return self._patiently(self._copies)
+
+    def make(self) -> None:
+        """Make the databases that are missing. Raises DatabaseError."""
+        self._patiently(self._make)
+
+    def remove(self) -> None:
+        """Drop the databases. Raises DatabaseError."""
+        self.close()
+        self._patiently(self._remove)
 
     def _copies(self) -> Path:
         to = self.folder.path / "books"
@@ -133,21 +139,6 @@ class Server:
                         _copy(self._connection(service), table, statement, file)
             file.close()
         return to
-
-    def make(self) -> None:
-        """Make the databases that are missing. Raises DatabaseError."""
-        with self._administering() as connection:
-            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
-            for name in self._names():
-                if name not in there:
-                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-
-    def remove(self) -> None:
-        """Drop the databases. Raises DatabaseError."""
-        self.close()
-        with self._administering() as connection:
-            for name in self._names():
-                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -180,16 +171,36 @@ class Server:
     def _names(self) -> list[str]:
         return [urlsplit(url).path.removeprefix("/") for url in (*self._stores.values(), *self._others)]
 
-    @contextlib.contextmanager
-    def _administering(self) -> Iterator[Connection]:
+    def _make(self) -> None:
+        with self._administering() as connection:
+            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+            for name in self._names():
+                if name not in there:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def _remove(self) -> None:
+        with self._administering() as connection:
+            for name in self._names():
+                connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _administering(self) -> Connection:
         place = urlsplit(self._place)
         url = place._replace(path=place.path if place.path.strip("/") else "/postgres").geturl()
-        try:
-            with psycopg.connect(url, autocommit=True) as connection:
-                yield connection
-        except psycopg.Error as error:
-            said = error.diag.message_primary or "it cannot be reached"
-            raise DatabaseError(f"the databases of the demo on {redact(self._place)}: {said}") from None
+        return psycopg.connect(url, autocommit=True)
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """Do what may be done again, and wait for a server that is away. Raises DatabaseError."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return work()
+            except psycopg.Error as error:
+                self.close()
+                code = error.sqlstate or AWAY
+                if time.monotonic() > end or not code.startswith((AWAY, "57P")):
+                    said = error.diag.message_primary or "it cannot be reached"
+                    raise DatabaseError(f"the databases of the demo on {redact(self._place)}: {said}") from None
+                time.sleep(0.5)
 
 
 def _copy(connection: Connection, table: str, statement: LiteralString, file: apsw.Connection) -> None:

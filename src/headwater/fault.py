@@ -77,7 +77,7 @@ POINTS: Final[dict[str, str]] = {
     # within both
     "migration.begun": "_apply: a transaction for the tables is open",
     "migration.applied": "_apply: all tables are made, COMMIT comes next",
-    "migration.committed": "_apply and PostgresDatabase.open: they are there",
+    "migration.committed": "_apply and PostgresDatabase._prepared: they are there",
     "lease.taking": "LeaseHolder._take and _taking: a lease is taken in an open transaction",
     "lease.taken": "LeaseHolder.acquire: it is taken, its holder does not know",
     "lease.renewing": "LeaseHolder._renew: leases are renewed, COMMIT comes next",

@@ -352,6 +352,21 @@ def test_text_with_nul_is_kept(postgres: Databases, text: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "value", ["\0", "\1\1", "\1\2", "\\u0000", {"\0": ["\0\1", "\\\0", 1.5e300, -0.0, 1e22]}, ["\1\1"], [], None, 12]
+)
+def test_json_is_kept_as_it_was(postgres: Databases, value: object) -> None:
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            table = Table("notes", [Column("name", "text"), Column("note", "json")])
+            await found.create_table(table)
+            await found.commit([WriteSet(upserts=[Upsert(table, [("a", value), ("b", "other")])])])
+            assert repr(await found.rows(table, [("a",)])) == repr({("a",): ("a", value)})
+            assert await found.find(table, {"note": value}, 10) == [("a", value)]
+
+    asyncio.run(main())
+
+
 def test_parameters_are_question_marks_as_on_sqlite_or_numbers(postgres: Databases) -> None:
     async def main() -> None:
         async with opened(postgres.make()) as found, found.transaction() as transaction:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from headwater.adapters.postgres import PostgresDatabase, writer
+from headwater.adapters.postgres import PostgresDatabase, statement, writer
 from headwater.adapters.postgres.server import COMMIT
 from headwater.adapters.postgres.statement import pipelined
 from headwater.clock import SystemClock
@@ -382,6 +382,30 @@ def test_a_lease_is_not_taken_over_while_a_write_under_it_is_open(postgres: Data
             taken = await taking
             assert taken is not None
             assert taken.epoch == lease.epoch + 1
+
+    asyncio.run(main())
+
+
+def test_a_transaction_that_blocks_the_loop_never_waits_for_one_that_waits_for_the_loop(
+    postgres: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = statement._rows
+
+    async def slow(*given: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await rows(*given)
+
+    async def main() -> None:
+        async with opened(postgres.make()) as database:
+            lease = await database.acquire("relay", "one", 60.0)
+            assert lease is not None
+            monkeypatch.setattr(statement, "_rows", slow)
+            taking = asyncio.create_task(database.acquire("relay", "one", 60.0))
+            await asyncio.sleep(0.12)  # it holds the lock of the lease
+            async with database.transaction() as transaction:
+                assert taking.done()
+                (answer,) = transaction.write([appending(fence=Fence("relay", lease.epoch + 1))])
+            assert isinstance(answer, Committed)
 
     asyncio.run(main())
 

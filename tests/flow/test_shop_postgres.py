@@ -7,10 +7,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from examples.shop.demo import DemoOptions, agreed
@@ -19,7 +20,11 @@ from headwater import ConfigurationError
 from tests.flow.test_shop import DEMO
 from tests.servers.postgres import Databases, PostgresServer, run
 
+pytestmark = pytest.mark.timeout(200)  # four services and a server on a busy machine
+
+TIMES = 6
 MADE = "SELECT datname FROM pg_database WHERE datname LIKE 'shop\\_%'"
+SHIPPED = "SELECT EXISTS (SELECT FROM headwater.events WHERE type = 'orders.OrderShipped')"
 CUT_OFF = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname LIKE 'shop\\_%' AND application_name = 'headwater' AND random() < 0.5
@@ -35,11 +40,11 @@ def demo(*arguments: object) -> tuple[int, dict[str, Any], str]:
 
 @contextmanager
 def every(seconds: float, harm: Callable[[], object]) -> Iterator[list[object]]:
-    """Do harm so often, in a thread; what came of it."""
+    """Do harm so often, a few times, in a thread; what came of it."""
     over, done = threading.Event(), list[object]()
 
     def work() -> None:
-        while not over.wait(seconds):
+        while len(done) < TIMES and not over.wait(seconds):
             done.append(harm())
 
     thread = threading.Thread(target=work)
@@ -58,9 +63,13 @@ def is_exact(code: int, ledger: dict[str, Any], said: str) -> bool:
 
 
 def test_the_ledger_of_a_run_on_a_server_is_exact_and_nothing_is_left_there(postgres: Databases) -> None:
-    before = postgres.run(MADE)
-    assert is_exact(*demo("--limit", 300, "--store", postgres.server_url))
-    assert postgres.run(MADE) == before
+    own = PostgresServer.make()
+    own.start()
+    try:
+        assert is_exact(*demo("--limit", 300, "--store", own.url("").rstrip("/")))
+        assert run(own.url("postgres"), MADE) == []
+    finally:
+        own.remove()
 
 
 @pytest.mark.parametrize("channel", ["sqlite", "postgres"])
@@ -78,14 +87,23 @@ def test_the_ledger_holds_while_the_server_dies_again_and_again(tmp_path: Path, 
     own = PostgresServer.make()
     own.start()
 
+    def shipped() -> bool:
+        """Whether all services have begun."""
+        place = Folder(tmp_path)
+        with suppress(psycopg.Error):
+            return bool(place.earlier() and run(place.store("orders"), SHIPPED)[0][0])
+        return False
+
     def die() -> None:
+        while not shipped():
+            time.sleep(0.2)
         own.kill()
         time.sleep(0.2)
         own.restart()
 
     try:
         with every(2.0, die) as deaths:
-            found = demo("--limit", 400, "--rate", 60, "--dir", tmp_path, "--store", own.url("").rstrip("/"))
+            found = demo("--limit", 400, "--rate", 40, "--dir", tmp_path, "--store", own.url("").rstrip("/"))
         assert is_exact(*found)
         assert len(deaths) > 2
         place = Folder(tmp_path)
