@@ -16,6 +16,7 @@ WORKS = {
     "W5p": "projection:catch_up",
     "W6": "size:bytes_an_event",
     "W7": "growth:growth",
+    "DCB": "decide:decisions",
     "M5": "consume:consume",
     "M6": "start:starts",
     "E2E": "visible:visible",
