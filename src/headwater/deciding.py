@@ -163,11 +163,13 @@ class Sitting:
 
     async def load(self, commands: Iterable[Any]) -> None:
         """Read what the decisions on some commands rest on."""
+        asked: dict[Rests, tuple[Query, Boundary]] = {}
         for command in commands:
             boundary, query = self.deciding.boundaries[type(command)], self.deciding.query(command)
-            rests = (boundary.category, query.items)
-            if rests not in self._states:
-                self._states[rests] = await self.deciding.read(query, cold(boundary)), 0
+            asked[boundary.category, query.items] = query, boundary
+        reads = [self.deciding.read(query, cold(boundary)) for query, boundary in asked.values()]
+        for rests, warm in zip(asked, await asyncio.gather(*reads), strict=True):
+            self._states[rests] = warm, 0
 
     def add(self, drafts: Iterable[Draft]) -> None:
         """Events that the batch has decided otherwise."""

@@ -17,6 +17,7 @@ from headwater.adapters.postgres.horizon import Horizon
 from headwater.adapters.postgres.lease import LeaseHolder, present
 from headwater.adapters.postgres.migrations import checking, migrating
 from headwater.adapters.postgres.reads import Reads
+from headwater.adapters.postgres.relevant import Together
 from headwater.adapters.postgres.replica import Published, Publisher
 from headwater.adapters.postgres.rows import as_text
 from headwater.adapters.postgres.schema import COMPONENT, FENCE, MIGRATIONS, TABLES
@@ -96,7 +97,7 @@ class PostgresDatabase(Reads):
         except BaseException:
             await pool.close()
             raise
-        self._pool = pool
+        self._pool, self._together = pool, Together(pool)
         process = 0 if self.server.place.pooled else 1 + int(self.clock.random() * PROCESSES)
         bell = Bell(pool, "headwater", present(process), mute=isinstance(horizon, Published))
         wake = Wake(bell, horizon)
@@ -131,7 +132,7 @@ class PostgresDatabase(Reads):
         await parts.bell.close()
         parts.desk.close()
         await self._pool.close()
-        self._pool = self._horizon = None
+        self._pool = self._horizon = self._together = None
 
     def _migrating(self, upgrade: bool) -> Plan[bool]:
         return migrating(self.server.place.name, COMPONENT, MIGRATIONS, self.clock.now(), upgrade=upgrade)

@@ -11,7 +11,7 @@ import msgspec
 from headwater.adapters.postgres import rows
 from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.horizon import Horizon
-from headwater.adapters.postgres.relevant import RELEVANT, asked
+from headwater.adapters.postgres.relevant import Together
 from headwater.adapters.postgres.replica import Published
 from headwater.adapters.postgres.server import Pool
 from headwater.adapters.postgres.statement import Row, Statement
@@ -94,6 +94,7 @@ class Reads:
 
     _pool: Pool | None = None
     _horizon: Horizon | Published | None = None
+    _together: Together | None = None
 
     @property
     def _open_pool(self) -> Pool:
@@ -106,6 +107,12 @@ class Reads:
         if self._horizon is None:
             raise DatabaseError("the database is not open")
         return self._horizon
+
+    @property
+    def _open_together(self) -> Together:
+        if self._together is None:
+            raise DatabaseError("the database is not open")
+        return self._together
 
     async def _rows(self, sql: str, values: Any = ()) -> list[Row]:
         (found,) = await self._open_pool.rows(Statement(sql, values))
@@ -138,8 +145,7 @@ class Reads:
         safe = horizon.position  # as it was before the look, which sees all that is settled by now
         if not items:
             return Relevant([], Seen(max(safe, seen.safe)))
-        wanted = columns(asked((place, item, seen) for place, item in enumerate(items)))
-        found = [(Recorded(*row), places) for places, *row in await self._rows(RELEVANT, wanted)]
+        found = await self._open_together.find(items, seen)
         safe = max(safe, seen.safe)
         above = [*seen.above, *(one.position for one, _ in found)]
         if len(above) > FEW:

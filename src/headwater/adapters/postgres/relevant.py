@@ -8,12 +8,16 @@ types and tags are locked apart and share some buckets, but the look is exact.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from headwater.adapters.postgres.rows import EVENT
+from headwater.adapters.postgres.server import Pool
 from headwater.adapters.postgres.statement import Row, Statement
 from headwater.database import Judgement, WriteSet
+from headwater.message import Recorded
 from headwater.store import Condition, Item, Seen
 
 ASKED: Final = """
@@ -46,6 +50,55 @@ INSERT INTO headwater.event_tags (tag, position, type)
 SELECT w.tag, e.position, e.type FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS w (tag, stream, version)
 JOIN headwater.events e ON e.stream = w.stream AND e.version = w.version
 """
+
+
+class Query:
+    """Items that somebody asks for, what was seen of them, and the events that were found, once they are."""
+
+    __slots__ = ("found", "items", "seen")
+
+    def __init__(self, items: Sequence[Item], seen: Seen) -> None:
+        self.items = items
+        self.seen = seen
+        self.found: list[tuple[Recorded, list[int]]] | None = None
+
+
+class Together:
+    """Queries that wait while others are looked up are looked up next, in one statement."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._turn = asyncio.Lock()
+        self._waiting: list[Query] = []
+
+    async def find(self, items: Sequence[Item], seen: Seen) -> list[tuple[Recorded, list[int]]]:
+        """The events that one of the items takes and that were not seen, as they are after the call."""
+        mine = Query(items, seen)
+        self._waiting.append(mine)
+        async with self._turn:
+            if mine.found is None:
+                await self._find_all(mine)
+        return mine.found or []
+
+    async def _find_all(self, mine: Query) -> None:
+        """Look up all that wait; where that fails, the others are left to the next of them."""
+        queries, self._waiting = self._waiting, []
+        asks = [(query, place) for query in queries for place in range(len(query.items))]
+        rows = asked((number, query.items[place], query.seen) for number, (query, place) in enumerate(asks))
+        try:
+            (found,) = await self._pool.rows(Statement(RELEVANT, list(map(list, zip(*rows, strict=True)))))
+        except BaseException:
+            self._waiting = [*(one for one in queries if one is not mine), *self._waiting]
+            raise
+        for query in queries:
+            query.found = []
+        for numbers, *row in found:
+            recorded, places = Recorded(*row), defaultdict(list)
+            for number in numbers:
+                query, place = asks[number]
+                places[query].append(place)
+            for query, some in places.items():
+                query.found.append((recorded, some))
 
 
 def asked(places: Iterable[tuple[int, Item, Seen]]) -> list[Row]:
