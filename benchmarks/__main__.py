@@ -1,4 +1,4 @@
-"""`./dev bench [W1 …] [--quick] [--json FILE] [--scorecard]`: measure, and print figures and ratios."""
+"""`./dev bench [W1 …] [--store postgresql] [--quick] [--json FILE] [--scorecard]`: measure, and print figures and ratios."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from .case import Setting
+from . import postgres
+from .case import Case, Setting
 from .durability import check
 from .machine import about
+from .postgres.durability import check_server
+from .postgres.server import served
 from .quiet import OTHERS, SYNC_MS, Watch
 from .report import Row, as_data, show, write_json
 from .rounds import measure
 from .scorecard import write_benches
-from .works import WORKS, work
+from .works import WORKS, postgres_work, work
+
+SQLITE = "sqlite"
+POSTGRESQL = "postgresql"
+Cases = Callable[[Setting], Iterator[Case]]
+Found = tuple[list[Row], dict[str, Any]]
 
 ABOUT = """Measures Headwater beside eventsourcing, the raw driver and a raw group-commit loop: in one run, interleaved, medians
 of 5 rounds (3 with --quick). A ratio above 1 is better; of bytes, counts and growth it is the plain quotient."""
@@ -27,16 +37,11 @@ def main() -> int:
     begun = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="headwater-bench-", dir=options.dir))
     setting = Setting(options.quick, folder)
-    rows: list[Row] = []
     try:
-        _say_machine(setting)
-        durability = check(setting)
-        for subject, found in durability.items():
-            print(f"durable: {subject}: " + ", ".join(f"{name} {value}" for name, value in found.items()))
-        for name in options.works or WORKS:
-            done = [row for case in work(name)(setting) for row in measure(case, setting)]
-            show(done)
-            rows += done
+        if options.store == SQLITE:
+            rows, durability = _measured(setting, check, {name: work(name) for name in options.works or WORKS})
+        else:
+            rows, durability = _over_postgres(options.store, options.works or postgres.WORKS, setting)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = as_data(about(["./dev", "bench", *sys.argv[1:]]), rows, durability)
@@ -48,21 +53,47 @@ def main() -> int:
     return 0
 
 
+def _over_postgres(store: str, names: Iterable[str], setting: Setting) -> Found:
+    with served("" if store == POSTGRESQL else store) as server:
+        setting.cpu = server.cpu
+        works = {name: postgres_work(name, server) for name in names}
+        return _measured(setting, lambda _: check_server(server), works)
+
+
+def _measured(setting: Setting, check: Callable[[Setting], Any], works: Mapping[str, Cases]) -> Found:
+    _say_machine(setting)
+    durability = check(setting)
+    for subject, found in durability.items():
+        print(f"durable: {subject}: " + ", ".join(f"{name} {value}" for name, value in found.items()))
+    rows: list[Row] = []
+    for cases in works.values():
+        done = [row for case in cases(setting) for row in measure(case, setting)]
+        show(done)
+        rows += done
+    return rows, durability
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=ABOUT)
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; by default all")
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}, DCB; by default all")
+    parser.add_argument(
+        "--store", default=SQLITE, help="sqlite, or postgresql: a server of its own, or the one a superuser's URL names"
+    )
     parser.add_argument("--quick", action="store_true", help="less data, shorter and fewer rounds: within 3 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows, the machine and the versions")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument("--dir", type=Path, help="where the files lie meanwhile: another disk")
     options = parser.parse_args()
-    if wrong := [name for name in options.works if name not in WORKS]:
-        parser.error(f"there is no work {wrong[0]}; there are {', '.join(WORKS)}")
+    if options.store not in (SQLITE, POSTGRESQL) and not options.store.startswith(f"{POSTGRESQL}://"):
+        parser.error(f"the store is {SQLITE}, {POSTGRESQL} or the URL of a server")
+    there = WORKS if options.store == SQLITE else postgres.WORKS
+    if wrong := [name for name in options.works if name not in there]:
+        parser.error(f"there is no work {wrong[0]} over {options.store}; there are {', '.join(there)}")
     return options
 
 
 def _say_machine(setting: Setting) -> None:
-    watch = Watch(setting.folder)
+    watch = Watch(setting.folder, setting.cpu)
     time.sleep(0.3)
     noise = watch.stop()
     print(

@@ -27,10 +27,14 @@ class Case:
 
 @dataclass
 class Setting:
-    """How long and how often, and where; `logs` are the filled files of this run by subject and size."""
+    """How long and how often, and where; `logs` are the filled files of this run by subject and size.
+
+    `cpu`: the CPU that servers of this run have used, which is none of others'.
+    """
 
     quick: bool
     folder: Path
+    cpu: Callable[[], float] = lambda: 0.0
     begun: float = field(default_factory=time.monotonic)
     logs: dict[tuple[str, int], Path] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headwater import Aggregate, App, Command, Event, Metadata, ReadModel, SystemClock, decide, evolve
 from headwater.adapters.sqlite import SqliteDatabase
-from headwater.database import WriteSet, stands
+from headwater.database import Database, WriteSet, stands
 from headwater.decider import decider_of, fold
 from headwater.message import Draft, encode_metadata
 from headwater.outbox import Outbox
@@ -76,7 +76,12 @@ class Order(Aggregate, key="order_id"):
 
 def order_app(path: Path, *, table: str = "") -> App:
     """The service over a file; with `table`, it has a read model of every order's total in it."""
-    app = App("bench", store=f"sqlite:///{path}", channel="memory://")
+    return service(f"sqlite:///{path}", table=table)
+
+
+def service(store: str, *, table: str = "") -> App:
+    """The same over the store that a URL names."""
+    app = App("bench", store=store, channel="memory://")
     app.add(Order)
     if table:
         app.add(totals(table))
@@ -151,7 +156,7 @@ class Typed:
         return WriteSet(appends=[Append(f"{CATEGORY}/{name}", 0, drafts)])
 
 
-async def fill(database: SqliteDatabase, orders: Iterable[int], meta: bytes | None = None) -> None:
+async def fill(database: Database, orders: Iterable[int], meta: bytes | None = None) -> None:
     """Store orders of 10 events."""
     chunk: list[WriteSet] = []
     for number in orders:
@@ -162,7 +167,7 @@ async def fill(database: SqliteDatabase, orders: Iterable[int], meta: bytes | No
     await commit(database, chunk)
 
 
-async def commit(database: SqliteDatabase, writes: list[WriteSet]) -> None:
+async def commit(database: Database, writes: list[WriteSet]) -> None:
     """Commit, and see that each set stands."""
     for answer in await database.commit(writes):
         stands(answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -105,18 +105,22 @@ def stored_order(app: Orders, number: int, events: int) -> list[StoredEvent]:
     return [app.mapper.to_stored_event(one) for one in made.collect_events()]
 
 
-def fill(app: Orders, orders: Iterable[int], events: int = EVENTS_AN_ORDER) -> None:
-    """Store orders: one made by the library, the others like it."""
+def orders_like(app: Orders, orders: Iterable[int], events: int) -> Iterator[list[StoredEvent]]:
+    """The stored events of orders: one made by the library, the others like it."""
     template = stored_order(app, 0, events)
     old = str(order_id(0)).encode()
-    recorder = recorder_of(app)
-    chunk: list[StoredEvent] = []
     for number in orders:
         found = order_id(number)
         new = str(found).encode()
-        chunk += [
-            StoredEvent(found, one.originator_version, one.topic, one.state.replace(old, new)) for one in template
-        ]
+        yield [StoredEvent(found, one.originator_version, one.topic, one.state.replace(old, new)) for one in template]
+
+
+def fill(app: Orders, orders: Iterable[int], events: int = EVENTS_AN_ORDER) -> None:
+    """Store orders."""
+    recorder: Any = app.recorder
+    chunk: list[StoredEvent] = []
+    for order in orders_like(app, orders, events):
+        chunk += order
         if len(chunk) >= 2_000:
             recorder.insert_events(chunk)
             chunk = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .load import quantile
@@ -19,18 +20,25 @@ BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal
 
 
 class Watch:
-    """Watches one round: `stop` says how much others did, `sync_ms` how the disk was before and after."""
+    """Watches one round: `stop` says how much others did, `sync_ms` how the disk was before and after.
 
-    def __init__(self, folder: Path) -> None:
+    `cpu` gives the CPU of servers that work for us.
+    """
+
+    def __init__(self, folder: Path, cpu: Callable[[], float] = lambda: 0.0) -> None:
+        self._cpu = cpu
         self._file = folder / "sync.bin"
         self._before = self.sync_ms()
         self._begun = time.perf_counter()
-        self._busy, self._own = _busy(), _own()
+        self._busy, self._own = _busy(), self._ours()
 
     def stop(self) -> Noise:
         elapsed = time.perf_counter() - self._begun
-        others = max(_busy() - self._busy - (_own() - self._own), 0.0) / elapsed
+        others = max(_busy() - self._busy - (self._ours() - self._own), 0.0) / elapsed
         return Noise(others, max(self._before, self.sync_ms()))
+
+    def _ours(self) -> float:
+        return _own() + self._cpu()
 
     def sync_ms(self) -> float:
         """The median of a few fdatasyncs of a page."""

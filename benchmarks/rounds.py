@@ -33,7 +33,7 @@ def _round(case: Case, setting: Setting, turn: int) -> tuple[Round, Noise]:
     names = list(case.subjects)
     first = turn % len(names)
     found: Round = {}
-    watch = Watch(setting.folder)
+    watch = Watch(setting.folder, setting.cpu)
     for name in names[first:] + names[:first]:
         gc.collect()
         gc.freeze()  # what the bench itself holds is not ours to look through again and again

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from benchmarks import postgres
 from benchmarks.case import Case, Setting
+
+if TYPE_CHECKING:
+    from benchmarks.postgres.server import Server
 
 WORKS = {
     "W1": "append:new_streams",
@@ -25,6 +30,16 @@ WORKS = {
 
 def work(name: str) -> Callable[[Setting], Iterator[Case]]:
     """The cases of a work, made as they are needed."""
-    module, _, function = WORKS[name].partition(":")
-    found: Callable[[Setting], Iterator[Case]] = getattr(import_module(f"{__name__}.{module}"), function)
+    found: Callable[[Setting], Iterator[Case]] = _found(__name__, WORKS[name])
     return found
+
+
+def postgres_work(name: str, server: Server) -> Callable[[Setting], Iterator[Case]]:
+    """The same over a PostgreSQL server."""
+    found: Callable[[Setting, Server], Iterator[Case]] = _found(postgres.__name__, postgres.WORKS[name])
+    return lambda setting: found(setting, server)
+
+
+def _found(package: str, place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"{package}.{module}"), function)

@@ -25,7 +25,7 @@ from benchmarks.raw import tables
 from benchmarks.raw.driver import Driver
 from benchmarks.raw.group import Group
 from benchmarks.sample import line, order_id
-from headwater import Conflict
+from headwater import App, Conflict
 
 WARM = 500
 CASES = {
@@ -59,10 +59,11 @@ def _measured(setting: Setting, subject: str, name: str, run: Callable[[Path, fl
         path = folder / "orders.db"
         shutil.copy(filled(setting, RAW if subject == GROUP else subject, events), path)
         settle(path)
-        return run(path, setting.seconds, _following(name, events // 10))
+        return run(path, setting.seconds, following(name, events // 10))
 
 
-def _following(name: str, orders: int) -> Next:
+def following(name: str, orders: int) -> Next:
+    """The orders in the sequence that a case takes them."""
     places = count()
     if "once" in name:
         return lambda: next(places) % orders
@@ -76,19 +77,23 @@ def _run(
     writers: int,
     path: Path,
     seconds: float,
-    following: Next,
+    next_one: Next,
 ) -> Figures:
-    return asyncio.run(measured(writers, path, seconds, following))
+    return asyncio.run(measured(writers, path, seconds, next_one))
 
 
-async def _ours(writers: int, path: Path, seconds: float, following: Next) -> Figures:
+async def _ours(writers: int, path: Path, seconds: float, next_one: Next) -> Figures:
+    return await send_to_ours(ours.order_app(path), writers, seconds, next_one)
+
+
+async def send_to_ours(app: App, writers: int, seconds: float, next_one: Next) -> Figures:
+    """Commands to our service, again after a conflict."""
     conflicts = 0
-    app = ours.order_app(path)
     async with app.client():
 
         async def send() -> None:
             nonlocal conflicts
-            number = following()
+            number = next_one()
             command = ours.AddLine(**line(str(order_id(number)), number))
             while True:
                 try:
@@ -101,13 +106,17 @@ async def _ours(writers: int, path: Path, seconds: float, following: Next) -> Fi
     return done.figures("commands") | {"conflicts a success": conflicts / max(len(done.took), 1)}
 
 
-def _peer(writers: int, path: Path, seconds: float, following: Next) -> Figures:
+def _peer(writers: int, path: Path, seconds: float, next_one: Next) -> Figures:
+    return send_to_peer(peer.orders_app(path), writers, seconds, next_one)
+
+
+def send_to_peer(app: peer.Orders, writers: int, seconds: float, next_one: Next) -> Figures:
+    """The same to the peer's."""
     conflicts = 0
-    app = peer.orders_app(path)
 
     def send() -> None:
         nonlocal conflicts
-        number = following()
+        number = next_one()
         found = order_id(number)
         fields = line(str(found), number)
         while True:
@@ -137,11 +146,11 @@ def _mark() -> bytes:
     return UUID(ours.CLOCK.new_id()).bytes
 
 
-def _raw(writers: int, path: Path, seconds: float, following: Next) -> Figures:
+def _raw(writers: int, path: Path, seconds: float, next_one: Next) -> Figures:
     driver = Driver(path)
 
     def send() -> None:
-        number = following()
+        number = next_one()
         driver.commit(*decided(number, driver.history(tables.stream(number))))
 
     done = threads(writers, seconds, send)
@@ -149,11 +158,11 @@ def _raw(writers: int, path: Path, seconds: float, following: Next) -> Figures:
     return done.figures("commands")
 
 
-async def _group(writers: int, path: Path, seconds: float, following: Next) -> Figures:
+async def _group(writers: int, path: Path, seconds: float, next_one: Next) -> Figures:
     group = Group(path)
 
     async def send() -> None:
-        number = following()
+        number = next_one()
         await group.commit(*decided(number, group.history(tables.stream(number))))
 
     done = await tasks(writers, seconds, send)

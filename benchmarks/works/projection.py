@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from eventsourcing.persistence import Tracking
 from eventsourcing.sqlite import SQLiteDatastore
@@ -20,6 +21,7 @@ from benchmarks.names import OURS, PEER, RAW
 from benchmarks.raw import tables
 from benchmarks.works.log import PEER_EVENTS, page_of
 from benchmarks.works.replay import ADDED
+from headwater import App
 
 BATCH = 1_000
 PEER_FOLDS = 5_000
@@ -43,7 +45,11 @@ def catch_up(setting: Setting) -> Iterator[Case]:
 
 
 async def _ours(path: Path, table: str, events: int) -> Figures:
-    app = ours.order_app(path, table=table)
+    return await project_ours(ours.order_app(path, table=table), table, events)
+
+
+async def project_ours(app: App, table: str, events: int) -> Figures:
+    """Our read model, from the begin of the log to its end."""
     wiring = await app.connect()
     await wiring.channel.open()
     try:
@@ -65,6 +71,13 @@ def _peer(log_path: Path, view_path: Path) -> Figures:
     app = peer.orders_app(log_path)
     view = peer.Totals(SQLiteDatastore(str(view_path)))
     view.create_table()
+    found = project_peer(app, view)
+    view.datastore.close()
+    return found
+
+
+def project_peer(app: peer.Orders, view: Any) -> Figures:
+    """The peer's view over the first events of its log; the application is closed then."""
     decode, done, begun = app.mapper.to_domain_event, 0, time.perf_counter()
     while done < PEER_FOLDS:
         for one in app.notification_log.select(start=done + 1, limit=BATCH):
@@ -72,7 +85,6 @@ def _peer(log_path: Path, view_path: Path) -> Figures:
             view.count(event.order_id, event.cents, Tracking("orders", one.id))  # type: ignore[attr-defined]
             done = one.id
     found = {"events/s": done / (time.perf_counter() - begun)}
-    view.datastore.close()
     app.close()
     return found
 

@@ -17,6 +17,7 @@ from benchmarks.names import OURS, PEER, RAW
 from benchmarks.raw import tables
 from benchmarks.raw.driver import Driver
 from benchmarks.sample import line, order_id
+from headwater import App
 
 SIZES = (10, 1_000, 100_000)
 AT_LEAST = 0.05
@@ -77,8 +78,13 @@ async def _timed_async(work: Callable[[], Awaitable[object]]) -> Figures:
 
 
 def _ours(path: Path, number: int, events: int, *, warm: bool) -> Figures:
+    return load_ours(ours.order_app(path), number, events, warm=warm)
+
+
+def load_ours(app: App, number: int, events: int, *, warm: bool) -> Figures:
+    """How long our service takes to load an order."""
+
     async def measure() -> Figures:
-        app = ours.order_app(path)
         order = str(order_id(number))
         async with app.client():
             loaded = await app.load(ours.Order, order)
@@ -94,7 +100,11 @@ def _ours(path: Path, number: int, events: int, *, warm: bool) -> Figures:
 
 
 def _peer(path: Path, number: int, events: int, *, cache: bool) -> Figures:
-    app = peer.orders_app(path, cache=cache)
+    return load_peer(peer.orders_app(path, cache=cache), number, events)
+
+
+def load_peer(app: peer.Orders, number: int, events: int) -> Figures:
+    """How long the peer's takes."""
     loaded: peer.Order = app.repository.get(order_id(number))
     assert loaded.lines == events
     found = _timed(lambda: app.repository.get(order_id(number)))
