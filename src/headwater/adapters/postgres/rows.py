@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 
@@ -28,8 +28,8 @@ h.data, h.meta"""
 TIMER: Final = "owner, key, name, due, stream, kind, id, type, type_version, codec, time, data, meta"
 """The columns of a timer, as `timers` takes them."""
 
-NIL: Final = UUID(int=0)
-UUID_LENGTH: Final = 36
+NIL: Final = "00000000-0000-0000-0000-000000000000"
+USUAL: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 _encode = msgspec.json.Encoder().encode
 _history = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -61,13 +61,7 @@ def event_row(one: Recorded) -> Row:
 
 def _id(name: str) -> tuple[str, str]:
     """An id as a UUID, or beside the nil one as text where it is none in its usual form."""
-    if len(name) == UUID_LENGTH:
-        try:
-            if str(UUID(name)) == name and name != str(NIL):
-                return name, ""
-        except ValueError:
-            pass
-    return str(NIL), name
+    return (name, "") if USUAL(name) and name != NIL else (NIL, name)
 
 
 def held(rows: Iterable[Row]) -> list[Held]:

@@ -1,4 +1,7 @@
-"""Text with NUL characters, which PostgreSQL does not store: two other characters stand for one, and the order stays."""
+"""Values as they are bound: arrays as text, and text without NUL characters, which PostgreSQL does not store.
+
+Two other characters stand for a NUL, and the order stays.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,28 @@ def plain(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return escape(value)
-    if isinstance(value, list) and any(one.__class__ is str and ("\0" in one or MARK in one) for one in value):
-        return [escape(one) if isinstance(one, str) else one for one in value]
-    return value
+    return _array(value) if isinstance(value, list) else value
+
+
+def _array(values: list[Any]) -> Any:
+    """A list as PostgreSQL writes an array, which is sooner made than what psycopg makes of it; some are left to psycopg."""
+    kinds = {one.__class__ for one in values}
+    if kinds == {str}:
+        return _texts(values)
+    if kinds == {int}:
+        return "{%s}" % ",".join(map(str, values))  # noqa: UP031 - braces
+    if kinds == {bytes}:
+        return '{"\\\\x' + '","\\\\x'.join([one.hex() for one in values]) + '"}'
+    return [escape(one) if isinstance(one, str) else one for one in values]
+
+
+def _texts(values: list[str]) -> str:
+    together = "".join(values)
+    if "\0" in together or MARK in together:
+        values = [escape(one) for one in values]
+    if "\\" in together or '"' in together:
+        values = [one.replace("\\", "\\\\").replace('"', '\\"') for one in values]
+    return '{"' + '","'.join(values) + '"}'
 
 
 def escape(text: str) -> str:
