@@ -16,6 +16,7 @@ from headwater.adapters.postgres.facts import POSITION, columns
 from headwater.adapters.postgres.horizon import Horizon
 from headwater.adapters.postgres.lease import LeaseHolder, present
 from headwater.adapters.postgres.migrations import checking, migrating
+from headwater.adapters.postgres.pasts import Pasts
 from headwater.adapters.postgres.reads import Reads
 from headwater.adapters.postgres.relevant import Together
 from headwater.adapters.postgres.replica import Published, Publisher
@@ -98,6 +99,7 @@ class PostgresDatabase(Reads):
             await pool.close()
             raise
         self._pool, self._together = pool, Together(pool)
+        self._pasts = Pasts(pool)
         process = 0 if self.server.place.pooled else 1 + int(self.clock.random() * PROCESSES)
         bell = Bell(pool, "headwater", present(process), mute=isinstance(horizon, Published))
         wake = Wake(bell, horizon)
@@ -132,7 +134,7 @@ class PostgresDatabase(Reads):
         await parts.bell.close()
         parts.desk.close()
         await self._pool.close()
-        self._pool = self._horizon = self._together = None
+        self._pool = self._horizon = self._together = self._pasts = None
 
     def _migrating(self, upgrade: bool) -> Plan[bool]:
         return migrating(self.server.place.name, COMPONENT, MIGRATIONS, self.clock.now(), upgrade=upgrade)

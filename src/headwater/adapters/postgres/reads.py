@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from headwater.adapters.postgres import rows
-from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.horizon import Horizon
+from headwater.adapters.postgres.pasts import Pasts
 from headwater.adapters.postgres.relevant import Together
 from headwater.adapters.postgres.replica import Published
 from headwater.adapters.postgres.server import Pool
@@ -27,11 +26,6 @@ from headwater.timer import SagaState, Timer
 BACKWARDS: Final = f"SELECT {rows.EVENT} FROM headwater.events WHERE position < %s ORDER BY position DESC LIMIT %s"
 STREAM: Final = f"""
 SELECT {rows.EVENT} FROM headwater.events WHERE stream = %s AND version > %s ORDER BY version LIMIT %s
-"""
-PAST: Final = f"SELECT {rows.PAST} FROM headwater.events WHERE stream = %s AND version > %s ORDER BY version"
-PASTS: Final = f"""
-SELECT {rows.PAST}, stream FROM unnest(%s::text[], %s::bigint[]) AS w (wanted, after)
-JOIN headwater.events ON stream = wanted AND version > after ORDER BY stream, version
 """
 SETTLED: Final = "SELECT hash, position, version FROM headwater.command_keys WHERE tenant = %s AND key = %s"
 MARKS: Final = "SELECT stream, version FROM headwater.marks WHERE consumer = %s AND stream = ANY(%s::text[])"
@@ -95,6 +89,7 @@ class Reads:
     _pool: Pool | None = None
     _horizon: Horizon | Published | None = None
     _together: Together | None = None
+    _pasts: Pasts | None = None
 
     @property
     def _open_pool(self) -> Pool:
@@ -114,6 +109,12 @@ class Reads:
             raise DatabaseError("the database is not open")
         return self._together
 
+    @property
+    def _open_pasts(self) -> Pasts:
+        if self._pasts is None:
+            raise DatabaseError("the database is not open")
+        return self._pasts
+
     async def _rows(self, sql: str, values: Any = ()) -> list[Row]:
         (found,) = await self._open_pool.rows(Statement(sql, values))
         return found
@@ -126,16 +127,7 @@ class Reads:
         return rows.recorded(await self._open_horizon.read(after, limit))
 
     async def read_streams(self, after: Mapping[str, int]) -> dict[str, list[Past]]:
-        if not after:
-            return {}
-        if len(after) == 1:
-            ((stream, version),) = after.items()
-            past = await self._rows(PAST, (stream, version))
-            return {stream: past} if past else {}
-        found: dict[str, list[Past]] = defaultdict(list)
-        for row in await self._rows(PASTS, columns(list(after.items()))):
-            found[row[-1]].append(row[:-1])
-        return dict(found)
+        return await self._open_pasts.read(after) if after else {}
 
     async def read_stream(self, stream: str, after: int, limit: int) -> list[Recorded]:
         return rows.recorded(await self._rows(STREAM, (stream, after, limit if limit >= 0 else None)))

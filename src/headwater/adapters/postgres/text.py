@@ -25,12 +25,13 @@ def escaped(values: Values) -> Values | None:
 
 def plain(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Rows as they were before they were bound."""
-    return [
-        tuple([_plain(value) for value in row])
-        if any(value.__class__ is str and MARK in value for value in row)
-        else row
-        for row in rows
-    ]
+    if not any(_marked(column) for column in zip(*rows, strict=True)):
+        return rows
+    return [tuple([_plain(value) for value in row]) for row in rows]
+
+
+def _marked(column: tuple[Any, ...]) -> bool:
+    return MARK in "".join([value for value in column if value.__class__ is str])
 
 
 def _escaped(value: Any) -> Any:
