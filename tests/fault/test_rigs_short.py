@@ -24,7 +24,7 @@ from headwater.relay import Relay
 from headwater.tail import Tail
 from headwater.testing.clock import VirtualClock
 from tests.fault.plants.garden import plants
-from tests.fault.rigs import dcb, disk, fuzz, late, pause, power, runner, soak
+from tests.fault.rigs import dcb, disk, fuzz, gap, late, pause, power, runner, soak
 from tests.fault.rigs.disk_space import small_disk
 from tests.fault.rigs.fuzz_flow import deliver
 from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
@@ -77,6 +77,28 @@ def test_dcb_on_a_server_sees(plant: str, postgres: Databases) -> None:
     with plants()[plant].apply():
         found = (dcb.one_trial(seed, postgres.server_url).violations for seed in range(1, 9))
         assert any("did not see" in one or "no order" in one for violations in found for one in violations)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_gap(postgres: Databases) -> None:
+    found = gap.one_trial(1, postgres.server_url, 1_500)
+    assert (found.violations, found.trials >= 1_500) == ([], True)
+    assert all(found.facts[what] > 2 for what in ("undone", "prepared", "positions that never came"))
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        ("reader-after-the-last-position", "missed"),
+        ("reader-below-the-oldest-transaction", "missed"),
+        ("reader-in-order-of-transactions", "out of order"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_gap_sees(plant: str, says: str, postgres: Databases) -> None:
+    with plants()[plant].apply():
+        found = (gap.one_trial(seed, postgres.server_url, 1_200).violations for seed in range(1, 9))
+        assert any(says in one for violations in found for one in violations)
 
 
 @pytest.mark.parametrize("name", TARGETS)

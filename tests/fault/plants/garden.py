@@ -7,10 +7,21 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fault.plants import answering, consuming, deciding, holding, leasing, reading, relaying, storing, timing
+from tests.fault.plants import (
+    answering,
+    consuming,
+    deciding,
+    holding,
+    leasing,
+    reading,
+    relaying,
+    skipping,
+    storing,
+    timing,
+)
 from tests.fault.plants.plant import Plant, plants_of
 
-THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, reading)
+THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, reading, skipping)
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
 ROOT = Path(__file__).parents[3]

@@ -7,13 +7,9 @@ open; an oracle looks whether the order of commits explains what each of them sa
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import tempfile
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,15 @@ from headwater.adapters.postgres import PostgresDatabase
 from headwater.adapters.sqlite import SqliteDatabase
 from headwater.clock import SystemClock
 from headwater.testing.contracts.race import RACERS, Race, run_race, wrong
+from tests.fault.rigs.on_server import fresh_database, started
+from tests.fault.rigs.racers import Racers
 from tests.fault.rigs.trial import TrialResult
-from tests.servers.postgres import Databases, commit_order, run, shared_server
+from tests.servers.postgres import commit_order, run
 
 COUNT = 10_000
 STORES = True
 PROCESSES = 12
 STEPS = 40
-PATIENCE = 60.0
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 Order = Callable[[Any], Awaitable[dict[str, int] | None]]
@@ -36,7 +33,7 @@ Order = Callable[[Any], Awaitable[dict[str, int] | None]]
 
 def one_trial(seed: int, store: str = "") -> TrialResult:
     """Let processes race on a fresh database, and look."""
-    with _on_server(store) if store else _in_file() as url:
+    with fresh_database(store) if store else _in_file() as url:
         asyncio.run(_make(url))
         race = _race(url, seed)
         violations = wrong(race.entries, asyncio.run(_order(url)))
@@ -47,7 +44,7 @@ def one_trial(seed: int, store: str = "") -> TrialResult:
 
 def on_server(seed: int) -> TrialResult:
     """The same on a server that is started for it."""
-    with tempfile.TemporaryDirectory(prefix="headwater-dcb-") as place, shared_server(Path(place)) as databases:
+    with started() as databases:
         return one_trial(seed, databases.server_url)
 
 
@@ -55,16 +52,6 @@ def on_server(seed: int) -> TrialResult:
 def _in_file() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="headwater-dcb-") as place:
         yield f"sqlite:///{Path(place) / 'race.db'}"
-
-
-@contextmanager
-def _on_server(store: str) -> Iterator[str]:
-    databases = Databases(f"{store.rstrip('/')}/postgres")
-    try:
-        yield databases.make()
-    finally:
-        databases.empty()
-        databases.drop()
 
 
 def _database(url: str) -> Any:
@@ -92,43 +79,23 @@ async def _order(url: str) -> dict[str, int] | None:
 
 def _race(url: str, seed: int) -> Race:
     """What came of the races of all processes. Raises RuntimeError where one fell."""
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(PROCESSES)
-    members = []
-    for number in range(PROCESSES):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_member, args=(url, f"{seed}.{number}", start, theirs))
-        process.start()
-        theirs.close()
-        members.append((process, ours))
+
+    async def member(number: int, ready: Callable[[], object]) -> Race:
+        return await _run(url, f"{seed}.{number}", ready)
+
     race = Race()
-    try:
-        for _, pipe in members:
-            found = pipe.recv() if pipe.poll(PATIENCE) else f"a process was not done within {PATIENCE:.0f} s"
-            if isinstance(found, str):
-                raise RuntimeError(found)
+    with Racers(PROCESSES, member) as racers:
+        for found in racers.answers():
             race.decided += found.decided
             race.refused += found.refused
             race.entries += found.entries
-    finally:
-        for process, pipe in members:
-            process.kill()
-            process.join()
-            pipe.close()
     return race
 
 
-def _member(url: str, name: str, start: Barrier, pipe: Connection) -> None:
-    try:
-        pipe.send(asyncio.run(_run(url, name, start)))
-    except BaseException:  # noqa: BLE001 - whatever it was, it is told
-        pipe.send(traceback.format_exc())
-
-
-async def _run(url: str, name: str, start: Barrier) -> Race:
+async def _run(url: str, name: str, ready: Callable[[], object]) -> Race:
     database = _database(url)
     await database.open()
-    start.wait(PATIENCE)
+    ready()
     try:
         return await run_race([database], name, STEPS, RACERS // PROCESSES)
     finally:

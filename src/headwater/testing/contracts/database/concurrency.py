@@ -12,6 +12,7 @@ from headwater.store import ANY, Committed
 from headwater.testing.clock import VirtualClock
 from headwater.testing.contracts.database.case import DatabaseCase, promise
 from headwater.testing.contracts.database.values import A, B, appending, commit_one, committing, key, versions
+from headwater.testing.contracts.gap import WRITERS, Writer, follow, wrong
 
 TTL = 0.6
 """Seconds that a lease lasts: short, for adapters that sleep through it."""
@@ -28,6 +29,16 @@ class ConcurrencyPromises(DatabaseCase):
         assert [one.version for one in log] == list(range(1, 101))
         by_version = {answer.version: answer.position for answer in answers if isinstance(answer, Committed)}
         assert by_version == {one.version: one.position for one in log}
+
+    @promise
+    async def test_a_reader_misses_nothing_while_others_write(self, database: Database, clock: VirtualClock) -> None:
+        writing = [asyncio.create_task(Writer(database, f"gap.{number}").run(40)) for number in range(WRITERS)]
+        beside = await self.beside(database)
+        seen = await asyncio.gather(
+            *(follow(one, lambda: all(task.done() for task in writing)) for one in (database, beside))
+        )
+        written = [mark for task in writing for mark in task.result().ids]
+        assert [wrong(written, one) for one in seen] == [[], []]
 
     @promise
     async def test_of_fifty_tasks_with_the_same_expect_one_stands(

@@ -1,0 +1,33 @@
+"""Databases for the rigs on a PostgreSQL server: on a given one, or on one that is started for it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers.postgres import Databases, install, shared_server
+
+
+@contextmanager
+def fresh_database(store: str) -> Iterator[str]:
+    """The URL of an empty database of the server at `store`; where that is empty, of one that is started meanwhile."""
+    if not store:
+        with started() as databases, fresh_database(databases.server_url) as url:
+            yield url
+        return
+    databases = Databases(f"{store.rstrip('/')}/postgres")
+    try:
+        yield databases.make()
+    finally:
+        databases.empty()
+        databases.drop()
+
+
+@contextmanager
+def started() -> Iterator[Databases]:
+    """A server that runs for as long as this, or the one that the environment names."""
+    install()
+    with tempfile.TemporaryDirectory(prefix="headwater-rig-") as place, shared_server(Path(place)) as databases:
+        yield databases
