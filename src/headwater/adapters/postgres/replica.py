@@ -17,7 +17,7 @@ from headwater.adapters.postgres.server import Pool
 from headwater.adapters.postgres.statement import Row, Statement
 from headwater.errors import HeadwaterError
 
-EVERY: Final = 0.25
+EVERY: Final = 0.5
 """Seconds between two moves of the mark."""
 IDLE: Final = 5.0
 """Seconds between two looks while nothing is committed here: whoever committed elsewhere may have ended before it moved the mark."""
