@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
-from uuid import UUID
 
 import pytest
 
-from headwater import Aggregate, App, Boundary, Command, Decision, DeclarationError, Event, SchemaError, decide, evolve
-from headwater.message import LONGEST_TAG
+from headwater import Aggregate, App, Boundary, Command, Decision, DeclarationError, Event, decide, evolve
 from headwater.operations.commands import find_command
 from headwater.testing.harness import Harness
 from tests.flow.rig import played
@@ -77,20 +73,6 @@ class Told(Event, tags="course"):
     other: str
 
 
-class Colour(Enum):
-    RED = "red"
-    ONE = 1
-
-
-class Tagging(Event, tags={"one": "a", "many": "b"}):
-    a: Any
-    b: Any = None
-
-
-class More(Tagging):
-    c: str = ""
-
-
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
@@ -134,32 +116,6 @@ async def test_a_command_is_decided_once(other: type):
     with pytest.raises(DeclarationError, match="Join is decided twice"):
         async with Harness(school(other)):
             pass
-
-
-def tags_of(event: Any) -> tuple[str, ...]:
-    return App("school").schema.of(type(event)).tags_of(event)
-
-
-@pytest.mark.parametrize(
-    ("event", "tags"),
-    [
-        (Joined("a", "ada"), ("course:a", "student:ada")),
-        (Tagging("x"), ("one:x",)),
-        (Tagging(None, []), ()),
-        (Tagging("", ("p", "q", "p")), ("one:", "many:p", "many:q")),
-        (Tagging(17, [UUID(int=1), None]), ("one:17", "many:00000000-0000-0000-0000-000000000001")),
-        (Tagging(Colour.RED, [Colour.ONE]), ("one:red", "many:1")),
-        (More("x", ["y"]), ("one:x", "many:y")),
-    ],
-)
-def test_the_tags_of_an_event(event: Any, tags: tuple[str, ...]):
-    assert tags_of(event) == tags
-
-
-@pytest.mark.parametrize("value", [1.5, True, b"x", {"a": 1}, "x" * LONGEST_TAG])
-def test_what_is_no_tag(value: Any):
-    with pytest.raises(SchemaError, match="one: a tag"):
-        tags_of(Tagging(value))
 
 
 @dataclass(frozen=True)
