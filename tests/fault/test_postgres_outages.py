@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -28,6 +27,7 @@ from headwater.lease import Fence
 from headwater.message import JSON, Draft
 from headwater.store import ANY, Append, CommandKey, Committed
 from tests.servers.postgres import Databases, PostgresServer, run
+from tests.servers.proxy import Proxy
 
 CLOCK = SystemClock()
 
@@ -104,66 +104,12 @@ def test_a_cut_commit_that_leaves_no_trace_in_the_log_is_unknown(
     asyncio.run(main())
 
 
-class Proxy:
-    """Carries bytes between clients and a server, and cuts connections as it is told: the client's side first."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._writers: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.cuts = 0
-
-    async def start(self) -> int:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    def cut(self) -> None:
-        """Cut all clients off; what they have sent still reaches the server."""
-        for one in self._writers:
-            self.cuts += 1
-            one.transport.abort()
-        self._writers.clear()
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(asyncio.current_task())  # type: ignore[arg-type]
-        there, back = await asyncio.open_connection(*self._target)
-        self._writers.append(writer)
-        try:
-            await asyncio.gather(_carry(reader, back), _carry(there, writer))
-        finally:
-            for one in (back, writer):
-                one.transport.abort()
-                with suppress(OSError):
-                    await one.wait_closed()
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    with suppress(OSError):
-        writer.close()
-
-
 def test_of_commands_sent_through_cuts_none_is_lost_or_doubled(postgres: Databases) -> None:
     chance = random.Random(5)
 
     async def main() -> None:
         direct = postgres.make()
-        parts = urlsplit(direct)
-        proxy = Proxy(parts.hostname or "", parts.port or 5432)
-        port = await proxy.start()
-        url = parts._replace(netloc=f"postgres@127.0.0.1:{port}").geturl()
+        proxy = Proxy(direct)
         done: list[str] = []
         over = asyncio.Event()
 
@@ -184,9 +130,9 @@ def test_of_commands_sent_through_cuts_none_is_lost_or_doubled(postgres: Databas
                 proxy.cut()
             over.set()
 
-        async with opened(url) as database:
-            await asyncio.gather(cut(), *(send(database, worker) for worker in range(8)))
-        await proxy.stop()
+        with proxy:
+            async with opened(proxy.url) as database:
+                await asyncio.gather(cut(), *(send(database, worker) for worker in range(8)))
         log = run(direct, "SELECT convert_from(data, 'utf8'), version, stream FROM headwater.events")
         assert proxy.cuts > 100
         assert len(done) > 200

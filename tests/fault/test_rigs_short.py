@@ -24,7 +24,7 @@ from headwater.relay import Relay
 from headwater.tail import Tail
 from headwater.testing.clock import VirtualClock
 from tests.fault.plants.garden import plants
-from tests.fault.rigs import dcb, disk, fuzz, gap, late, pause, power, runner, soak
+from tests.fault.rigs import cut, dcb, disk, fuzz, gap, late, pause, power, runner, soak
 from tests.fault.rigs.disk_space import small_disk
 from tests.fault.rigs.fuzz_flow import deliver
 from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
@@ -98,6 +98,21 @@ def test_gap(postgres: Databases) -> None:
 def test_gap_sees(plant: str, says: str, postgres: Databases) -> None:
     with plants()[plant].apply():
         found = (gap.one_trial(seed, postgres.server_url, 1_200).violations for seed in range(1, 9))
+        assert any(says in one for violations in found for one in violations)
+
+
+def test_cut(postgres: Databases) -> None:
+    found = cut.one_trial(1, postgres.server_url, 30)
+    assert (found.violations, found.trials >= 30) == ([], True)
+    assert found.facts["unknown, settled by key"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"), [("cut-commit-repeated", "doubled"), ("cut-commit-taken-for-failed", "there")]
+)
+def test_cut_sees(plant: str, says: str, postgres: Databases) -> None:
+    with plants()[plant].apply():
+        found = (cut.one_trial(seed, postgres.server_url, 12).violations for seed in range(1, 9))
         assert any(says in one for violations in found for one in violations)
 
 

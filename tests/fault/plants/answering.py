@@ -9,9 +9,10 @@ from unittest import mock
 import msgspec
 
 from headwater.adapters.memory import MemoryDatabase
+from headwater.adapters.postgres.writer import Writer as PostgresWriter
 from headwater.app.app import App
-from headwater.database import WriteSet
-from headwater.errors import Unknown
+from headwater.database import Failed, WriteSet
+from headwater.errors import DatabaseError, Unknown
 from headwater.handling import Handling
 from headwater.store import ANY, Append, CommandKey, Committed
 from tests.fault.plants.detectors import Rig, Suite
@@ -143,3 +144,23 @@ def command_keys_kept_for_ever() -> Patch:
         return 0
 
     return mock.patch.object(MemoryDatabase, "forget_keys", forget)
+
+
+@planted(Promise.THREE_VALUED, Rig("cut", "doubled", slow=True, arguments=("", 40)))
+def cut_commit_repeated() -> Patch:
+    """A group whose connection was lost at COMMIT is written again on the next one, without a look at what became of it."""
+
+    async def nothing_of_it(*_: Any) -> None:
+        return None
+
+    return mock.patch.object(PostgresWriter, "_ask", nothing_of_it)
+
+
+@planted(Promise.THREE_VALUED, Rig("cut", "failed and (are )?there", slow=True, arguments=("", 40)))
+def cut_commit_taken_for_failed() -> Patch:
+    """A group whose connection was lost at COMMIT is answered as if it had not been committed."""
+
+    async def failed(self: Any, commit: Any) -> list[Failed]:
+        return [Failed(DatabaseError("the connection was lost")) for _ in commit.writes]
+
+    return mock.patch.object(PostgresWriter, "_ask", failed)
