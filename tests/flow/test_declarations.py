@@ -477,7 +477,7 @@ async def homeless(event: Homeless) -> None:
         (commanded, "commanded: Do is a command; an aggregate or Decider decides commands"),
         (nothing, "nothing must take a message as its argument"),
         (unannotated, "annotate event with the message class it takes"),
-        (more, "more: other must be annotated as Message, Transaction or Once"),
+        (more, "more: other must be annotated as Message, Transaction or Once, or as"),
         (unresolved, "unresolved: .*cannot be resolved"),
         (both, "an outside call must not wait inside a transaction: use two handlers"),
         (plain_once, "asks for Once, which is awaited: declare it with `async def`"),
@@ -513,7 +513,7 @@ async def test_a_transactional_handler_is_refused_where_there_is_no_sql():
         return
 
     with pytest.raises(
-        DeclarationError, match="done asks for Transaction, and this store has no SQL; use sqlite:///… or"
+        DeclarationError, match="done asks for a transaction, and this store has no SQL; use sqlite:///… or"
     ):
         async with Harness(app):
             raise AssertionError

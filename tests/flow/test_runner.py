@@ -121,7 +121,7 @@ async def test_a_wrong_declaration_lets_go_of_the_store(place, monkeypatch):
     async def wrong(event: Bumped, transaction: Transaction) -> None:
         return
 
-    with pytest.raises(DeclarationError, match="asks for Transaction, and this store has no SQL; use sqlite"):
+    with pytest.raises(DeclarationError, match="asks for a transaction, and this store has no SQL; use sqlite"):
         await app.start()
     assert closed == [True]
     await app.stop()

@@ -64,6 +64,12 @@ class Declarations:
         return by_aggregates | {command for boundary in self.boundaries.values() for command in boundary.decide}
 
     @property
+    def writing(self) -> set[str]:
+        """The names of all that writes events of its own: the categories of their streams, without the service."""
+        named = {one.removeprefix(f"{self.service}.") for one in (*self.deciders, *self.boundaries)}
+        return {*named, *self.sagas, *self.handlers}
+
+    @property
     def sends(self) -> bool:
         """Whether anything in the app may send commands to the service itself."""
         return bool(self.sagas or self.handlers)
@@ -202,8 +208,7 @@ class Declarations:
             raise DeclarationError(
                 f"{short!r} cannot name a part of {self.service}; use letters, digits, _ - and . (`{keyword}`)"
             )
-        named = {one.removeprefix(f"{self.service}.") for one in (*self.deciders, *self.boundaries)}
-        if short in {*named, *self.projections, *self.sagas, *self.handlers, *TAKEN}:
+        if short in {*self.writing, *self.projections, *TAKEN}:
             raise DeclarationError(f"the name {short!r} is taken in {self.service}; give this one another: `{keyword}`")
         kind[name] = value
 

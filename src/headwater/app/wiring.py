@@ -172,7 +172,7 @@ class Wiring:
             name = f"{self.service}.{short}"
             if named.handler.transactional and not self.database.capabilities.sql:
                 raise DeclarationError(
-                    f"{short} asks for Transaction, and this store has no SQL; use sqlite:///… or postgresql://…"
+                    f"{short} asks for a transaction, and this store has no SQL; use sqlite:///… or postgresql://…"
                 )
             found.append((name, HandlerWorker(name, named.handler, self.outbox, self.database), named.retry))
         for short, projection in self.declared.projections.items():

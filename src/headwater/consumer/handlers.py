@@ -7,6 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import CoroutineType
 from typing import Any
 
@@ -29,52 +30,75 @@ Lane = list[tuple[int, Arrival]]
 """The messages of one key in order, each with its index in the batch."""
 
 
+Lender = Callable[[Transaction], AbstractContextManager[Any]]
+"""Gives a handler something of its transaction's, for as long as it runs."""
+
+
 class Handler(Struct, frozen=True):
     """A function with the message classes it takes, and which further arguments it asked for by annotation."""
 
     function: Callable[..., Any]
     messages: tuple[type, ...]
     asks: dict[str, type]
+    lent: dict[str, Lender]
     is_async: bool
 
     @property
     def transactional(self) -> bool:
         """Whether it runs inside the transaction."""
-        return Transaction in self.asks.values()
+        return Transaction in self.asks.values() or bool(self.lent)
 
 
 def bind(function: Callable[..., Any], messages: Sequence[type] = ()) -> Handler:
-    """Read a function's signature: the message first, then `Message`, `Transaction` or `Once` by annotation."""
+    """Read a function's signature: the message first, then what it asks for by annotation."""
     where = getattr(function, "__qualname__", repr(function))
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         raise DeclarationError(f"{where} must take a message as its argument")
     found = tuple(messages) or argument_types(function)
-    asks = _asks(function, where, parameters[1:])
+    asks, lent = _asks(function, where, parameters[1:])
     is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-    handler = Handler(function, found, asks, is_async)
+    handler = Handler(function, found, asks, lent, is_async)
     if handler.transactional and Once in asks.values():
         raise DeclarationError(
-            f"{where} asks for Transaction and Once; an outside call must not wait inside a transaction: use two handlers"
+            f"{where} asks for a transaction and Once; an outside call must not wait inside a transaction: use two handlers"
         )
     if Once in asks.values() and not is_async:
         raise DeclarationError(f"{where} asks for Once, which is awaited: declare it with `async def`")
     return handler
 
 
-def _asks(function: Callable[..., Any], where: str, parameters: Sequence[inspect.Parameter]) -> dict[str, type]:
+def _asks(
+    function: Callable[..., Any], where: str, parameters: Sequence[inspect.Parameter]
+) -> tuple[dict[str, type], dict[str, Lender]]:
     try:
         hints = typing.get_type_hints(function) if parameters else {}
     except NameError as error:
         raise DeclarationError(f"{where}: an annotation cannot be resolved: {error}") from error
     asks: dict[str, type] = {}
+    lent: dict[str, Lender] = {}
     for parameter in parameters:
         wanted = hints.get(parameter.name)
         if wanted in (Message, Transaction, Once):
             asks[parameter.name] = wanted
+        elif lender := lender_of(wanted):
+            lent[parameter.name] = lender
         elif parameter.default is inspect.Parameter.empty:
-            raise DeclarationError(f"{where}: {parameter.name} must be annotated as Message, Transaction or Once")
-    return asks
+            raise DeclarationError(
+                f"{where}: {parameter.name} must be annotated as Message, Transaction or Once, or as psycopg's Connection "
+                "or SQLAlchemy's Session or Connection (pip install 'headwater[postgres]', 'headwater[sqlalchemy]')"
+            )
+    return asks, lent
+
+
+def lender_of(wanted: Any) -> Lender | None:
+    """Who lends things of a class, if any package that is installed says so."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes as long to import as all the rest
+
+    kind = typing.get_origin(wanted) or wanted
+    name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+    found = next(iter(entry_points(group="headwater.lenders", name=name)), None)
+    return found.load()() if found is not None else None
 
 
 class HandlerWorker:
@@ -140,12 +164,25 @@ class HandlerWorker:
                 return
 
     async def _call(self, arrival: Arrival, transaction: Transaction | None) -> Leaving:
-        result = self.handler.function(arrival.payload(self.schema), **self._arguments(arrival, transaction))
+        arguments = self._arguments(arrival, transaction)
+        if transaction is None or not self.handler.lent:
+            return await self._run_one(arrival, arguments)
+        with self._lent(transaction) as lent:
+            return await self._run_one(arrival, arguments | lent)
+
+    async def _run_one(self, arrival: Arrival, arguments: dict[str, Any]) -> Leaving:
+        result = self.handler.function(arrival.payload(self.schema), **arguments)
         if type(result) is CoroutineType or (result is not None and inspect.isawaitable(result)):
             result = await result
         if result is not None and inspect.isasyncgen(result):
             result = [one async for one in result]
         return self._leaving(arrival, result)
+
+    @contextmanager
+    def _lent(self, transaction: Transaction) -> Iterator[dict[str, Any]]:
+        """What is lent of a transaction, until the handler is done with it."""
+        with ExitStack() as ends:
+            yield {name: ends.enter_context(lend(transaction)) for name, lend in self.handler.lent.items()}
 
     def _leaving(self, arrival: Arrival, result: Any) -> Leaving:
         if result is None:

@@ -34,7 +34,18 @@ class InlineFold(Struct, frozen=True):
 
 
 class Transaction(Protocol):
-    """An open transaction of the service's database. Ask for it by annotation in a handler that writes its own rows."""
+    """An open transaction of the service's database. Ask for it by annotation in a handler that writes its own rows.
+
+    `dialect` is the SQL that it speaks: `postgresql` or `sqlite`.
+    """
+
+    @property
+    def dialect(self) -> str: ...  # noqa: D102 - see above
+
+    @property
+    def connection(self) -> Any:
+        """The connection to use within the transaction, and never after it: psycopg's, or a DB-API one to the SQLite file."""
+        ...
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run one SQL statement and give its rows."""

@@ -43,17 +43,24 @@ _named: WeakValueDictionary[str, MemoryFile] = WeakValueDictionary()
 """What `memory://name` names, as a path names a file: for as long as anybody holds it."""
 
 
+NO_SQL = "the memory database has no SQL: use sqlite:// for handlers that ask for a Transaction"
+
+
 class MemoryTransaction:
     """A transaction of write sets; there is no SQL in memory."""
+
+    dialect = ""
 
     def __init__(self, change: Change, folds: Sequence[InlineFold]) -> None:
         self._change = change
         self._folds = folds
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        raise ConfigurationError(
-            "the memory database has no SQL: use sqlite:// for handlers that ask for a Transaction"
-        )
+        raise ConfigurationError(NO_SQL)
+
+    @property
+    def connection(self) -> Any:
+        raise ConfigurationError(NO_SQL)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
 from headwater.adapters.postgres.statement import pipelined_now, run_now
 from headwater.adapters.postgres.writer import RACES
 from headwater.adapters.postgres.writes import writing
-from headwater.database import Answer, Failed, InlineFold, WriteSet
-from headwater.errors import DatabaseError, Unknown
+from headwater.database import Answer, Failed, InlineFold, Transaction, WriteSet
+from headwater.errors import ConfigurationError, DatabaseError, Unknown
 
 MARKS: Final = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\?""", re.DOTALL)
 """What may hold a question mark: text, names, comments; and a question mark."""
@@ -28,6 +28,8 @@ MARKS: Final = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\?""", r
 class PostgresTransaction:
     """An open transaction. A statement that fails undoes it, back to the innermost savepoint around it."""
 
+    dialect = "postgresql"
+
     def __init__(self, connection: Blocking, folds: Sequence[InlineFold], server: Server) -> None:
         self._connection = connection
         self._folds = folds
@@ -35,6 +37,11 @@ class PostgresTransaction:
         self._guard = threading.Lock()
         self._savepoints = 0
         self.wrote = False
+
+    @property
+    def connection(self) -> Blocking:
+        self._check()
+        return self._connection
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement; its parameters are `?`, as on SQLite, or `$1`, `$2` and so on."""
@@ -95,6 +102,17 @@ class PostgresTransaction:
         self._server.check()
         if self._connection.closed or self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
             raise DatabaseError("the transaction was undone: it ended itself, or its connection was lost")
+
+
+class ConnectionLender:
+    """Lends a handler psycopg's connection within its transaction."""
+
+    @contextmanager
+    def __call__(self, transaction: Transaction) -> Iterator[Blocking]:
+        """The connection, for as long as the handler runs."""
+        if not isinstance(transaction, PostgresTransaction):
+            raise ConfigurationError("a handler asks for psycopg's connection, and the store is no PostgreSQL database")
+        yield transaction.connection
 
 
 class Desk:

@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 
+from headwater.adapters.sqlite.dbapi import Connection
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import fetch
 from headwater.adapters.sqlite.loan import Loan
@@ -20,10 +21,16 @@ Commit = Callable[[apsw.Connection, Sequence[WriteSet]], list[Answer]]
 class SqliteTransaction:
     """An open transaction; a full disk or an interrupt undoes the whole of it, and every later call then says so."""
 
+    dialect = "sqlite"
+
     def __init__(self, loan: Loan, commit: Commit, path: Path) -> None:
         self._loan = loan
         self._commit = commit
         self._path = path
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(self._loan.use)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._loan.use() as connection:
