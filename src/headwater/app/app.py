@@ -92,8 +92,9 @@ class App:
     def on(self, *messages: type, name: str = "", retry: Retry | None = None) -> Callable[[Function], Function]:
         """Declare a handler for events: retried, de-duplicated, held in order and dead-lettered for you.
 
-        The function takes the event, and by annotation `Message`, `Once`, `Transaction` or what is lent of one; it may return messages, which
-        leave in the same transaction. `name` is its stored name (by default the function's).
+        The function takes the event, and by annotation `Message`, `Once`, `Transaction`, or a connection or session that is
+        lent of one; it may return messages, which leave in the same transaction. `name` is its stored name (by default the
+        function's).
         """
 
         def declare(function: Function) -> Function:

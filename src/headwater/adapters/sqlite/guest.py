@@ -42,8 +42,9 @@ def write(connection: Connection, writes: Sequence[WriteSet], folds: Sequence[In
 
 
 def _written(connection: apsw.Connection, writes: Sequence[WriteSet], folds: Sequence[InlineFold]) -> list[Answer]:
-    with connection:
-        answers = commit(connection, writes, folds)
+    answers: list[Answer] = []
+    with connection:  # a savepoint
+        answers += commit(connection, writes, folds)
     return answers
 
 
