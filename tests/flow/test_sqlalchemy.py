@@ -325,50 +325,54 @@ async def test_a_command_key_is_done_once_and_kept_with_the_transaction(store):
 # --- with others ---
 
 
+async def followed(database: Database, over: asyncio.Event) -> list[Recorded]:
+    """What one who follows the log sees of it, page by page, until nothing more comes."""
+    seen: list[Recorded] = []
+    while True:
+        ending = over.is_set()
+        page = await database.read(seen[-1].position if seen else 0, 7)
+        seen.extend(page)
+        if ending and not page:
+            return seen
+        await asyncio.sleep(0.001)
+
+
+async def place_many(found: Shop, writer: int) -> None:
+    """Place orders in streams of their own and in shared ones; undo every fourth."""
+    for n in range(12):
+        order = f"{writer}-{n}"
+
+        def work(session: Session, n: int = n, order: str = order) -> None:
+            found.placing(order)(session)
+            found.outbox.append(session, f"shared-{n % 3}", Left(order))
+            if n % 4 == 3:
+                session.rollback()
+
+        await found.do(work)
+
+
+async def count_many(app: App) -> None:
+    for n in range(60):
+        await app.send(Count(f"c{n % 5}"))
+
+
 @pytest.mark.timeout(120)
 @played
 async def test_beside_headwaters_own_writers_a_reader_sees_every_event_once_and_in_order(store):
     async with shop(store) as found:
         over = asyncio.Event()
-        seen: list[Recorded] = []
-
-        async def read() -> None:
-            while True:
-                ending = over.is_set()
-                page = await found.database.read(seen[-1].position if seen else 0, 7)
-                seen.extend(page)
-                if ending and not page:
-                    return
-                await asyncio.sleep(0.001)
-
-        async def place(writer: int) -> None:
-            for n in range(12):
-                order = f"{writer}-{n}"
-
-                def work(session: Session, n: int = n, order: str = order) -> None:
-                    found.placing(order)(session)
-                    found.outbox.append(session, f"shared-{n % 3}", Left(order))
-                    if n % 4 == 3:
-                        session.rollback()
-
-                await found.do(work)
-
-        async def count() -> None:
-            for n in range(60):
-                await found.app.send(Count(f"c{n % 5}"))
-
-        reading = asyncio.create_task(read())
-        await asyncio.gather(*(place(writer) for writer in range(6)), count(), count())
+        following = asyncio.create_task(followed(found.database, over))
+        placing = (place_many(found, writer) for writer in range(6))
+        await asyncio.gather(*placing, count_many(found.app), count_many(found.app))
         over.set()
-        await reading
-        log = await found.log()
+        seen, log = await following, await found.log()
         assert [(one.position, one.id) for one in seen] == [(one.position, one.id) for one in log]
         assert len(log) == 6 * 9 * 2 + 120
-        assert sorted(await found.rows()) == sorted(f"{w}-{n}" for w in range(6) for n in range(12) if n % 4 != 3)
+        assert await found.rows() == sorted(f"{w}-{n}" for w in range(6) for n in range(12) if n % 4 != 3)
         versions: dict[str, list[int]] = {}
         for one in log:
             versions.setdefault(one.stream, []).append(one.version)
-        assert all(found == list(range(1, len(found) + 1)) for found in versions.values())
+        assert all(those == list(range(1, len(those) + 1)) for those in versions.values())
 
 
 DYING = """

@@ -13,6 +13,7 @@ from tests.fault.plants import (
     deciding,
     holding,
     leasing,
+    lending,
     reading,
     relaying,
     skipping,
@@ -21,7 +22,7 @@ from tests.fault.plants import (
 )
 from tests.fault.plants.plant import Plant, plants_of
 
-THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, reading, skipping)
+THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, lending, reading, skipping)
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
 ROOT = Path(__file__).parents[3]
