@@ -22,7 +22,11 @@ LENT = "tests/flow/test_lent.py::"
 UNDONE = f"{OUTBOX}test_what_is_rolled_back_leaves_neither_rows_nor_events"
 
 
-@planted(Promise.ATOMIC, Suite(f"{UNDONE}[sqlite]"), Suite(f"{OUTBOX}test_a_process_that_dies_around_its_commit[before-sqlite]"))
+@planted(
+    Promise.ATOMIC,
+    Suite(f"{UNDONE}[sqlite]"),
+    Suite(f"{OUTBOX}test_a_process_that_dies_around_its_commit_leaves_both_or_neither[before-sqlite]"),
+)
 def events_are_committed_at_once() -> Patch:
     """Events in a caller's transaction on SQLite are committed as they are appended, with what the caller has written so far."""
     write = sqlite_guest.write
@@ -35,7 +39,7 @@ def events_are_committed_at_once() -> Patch:
     return patched("write", written, sqlite_guest)
 
 
-@planted(Promise.ATOMIC, Suite(f"{UNDONE}[postgresql]"), Suite(f"{UNDONE}[postgresql async]"))
+@planted(Promise.ATOMIC, Suite(f"{UNDONE}[postgresql]", slow=True), Suite(f"{UNDONE}[postgresql async]", slow=True))
 def append_outside_of_the_callers_transaction() -> Patch:
     """Events in a caller's transaction on PostgreSQL are appended on another connection of its engine."""
     write = postgres_guest.write
@@ -53,7 +57,10 @@ def appends_forget_their_command_key() -> Patch:
     return mock.patch.object(sqlalchemy, "CommandKey", lambda *_: None)
 
 
-@planted(Promise.NOTHING_LOST, Suite(f"{OUTBOX}test_beside_headwaters_own_writers", slow=True))
+@planted(
+    Promise.NOTHING_LOST,
+    Suite(f"{OUTBOX}test_beside_headwaters_own_writers_a_reader_sees_every_event_once_and_in_order[sqlite]", slow=True),
+)
 def a_transaction_of_sqlalchemys_takes_no_turn() -> Patch:
     """A transaction by SQLAlchemy on SQLite begins to write when its first change comes, having read before that."""
 
@@ -67,7 +74,7 @@ def a_transaction_of_sqlalchemys_takes_no_turn() -> Patch:
     return mock.patch.object(dbapi.FileConnection, "_begun", begun)
 
 
-@planted(Promise.ATOMIC, Suite(f"{LENT}test_rows_are_written_with_the_marks"))
+@planted(Promise.ATOMIC, Suite(f"{LENT}test_rows_are_written_with_the_marks[sqlite-Session-remark]"))
 def rows_of_a_session_are_dropped() -> Patch:
     """A handler's session is closed, and never flushed."""
 
@@ -79,7 +86,9 @@ def rows_of_a_session_are_dropped() -> Patch:
     return mock.patch.object(SessionLender, "__call__", lend)
 
 
-@planted(Promise.ATOMIC, Suite(f"{LENT}test_what_a_handler_rolls_back_itself_is_undone_and_its_message_is_done"))
+@planted(
+    Promise.ATOMIC, Suite(f"{LENT}test_what_a_handler_rolls_back_itself_is_undone_and_its_message_is_done[sqlite]")
+)
 def a_handlers_rollback_undoes_nothing() -> Patch:
     """A handler's session has no savepoint, and its transaction is not its own to undo."""
     return mock.patch.object(sqlalchemy, "Session", lambda connection, **_: Session(connection))
