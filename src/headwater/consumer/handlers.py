@@ -149,10 +149,11 @@ class HandlerWorker:
         for place, (index, arrival) in enumerate(lane):
             try:
                 if transaction is None:
-                    results[index] = await self._call(arrival, None)
+                    results[index] = await self._call(arrival, None, {})
                 else:
                     async with transaction.savepoint():
-                        results[index] = await self._call(arrival, transaction)
+                        with self._lent(transaction) as lent:
+                            results[index] = await self._call(arrival, transaction, lent)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -163,15 +164,9 @@ class HandlerWorker:
                 fail(outcome, lane, place, error)
                 return
 
-    async def _call(self, arrival: Arrival, transaction: Transaction | None) -> Leaving:
-        arguments = self._arguments(arrival, transaction)
-        if transaction is None or not self.handler.lent:
-            return await self._run_one(arrival, arguments)
-        with self._lent(transaction) as lent:
-            return await self._run_one(arrival, arguments | lent)
-
-    async def _run_one(self, arrival: Arrival, arguments: dict[str, Any]) -> Leaving:
-        result = self.handler.function(arrival.payload(self.schema), **arguments)
+    async def _call(self, arrival: Arrival, transaction: Transaction | None, lent: dict[str, Any]) -> Leaving:
+        given = self._arguments(arrival, transaction)
+        result = self.handler.function(arrival.payload(self.schema), **given, **lent)
         if type(result) is CoroutineType or (result is not None and inspect.isawaitable(result)):
             result = await result
         if result is not None and inspect.isasyncgen(result):
