@@ -70,6 +70,10 @@ class DatabaseReadOnly(DatabaseError):
     retryable = False
 
 
+class DatabaseUnreachable(DatabaseError):
+    """The server of the database does not answer: start it, or check host and port in its URL."""
+
+
 class SchemaMismatch(ConfigurationError):
     """The database was made by another version of Headwater: upgrade the database or the package."""
 

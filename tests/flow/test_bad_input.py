@@ -86,12 +86,22 @@ def events_in(path: Path) -> int:
 # --- URLs, extras, apps ---
 
 
+def test_an_extra_that_is_not_installed_is_named(folder: Path) -> None:
+    missing = folder / "missing"
+    missing.mkdir()
+    (missing / "psycopg.py").write_text("raise ModuleNotFoundError('it is not there', name='psycopg')")
+    found = "import sys; from headwater.cli import main; sys.exit(main())"
+    words = ("events", "list", "--store", "postgresql://ada:secret@host/bank")
+    done = start(folder, sys.executable, "-c", f"import sys; sys.path.insert(0, {str(missing)!r}); {found}", *words)
+    refused(done, 3, "postgresql:// needs psycopg, which is not installed; run: pip install 'headwater[postgres]'")
+
+
 @pytest.mark.parametrize("command", [("run", "bank:app"), ("events", "list"), ("consumers",), ("db", "init")])
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("nosuch://host/x", ("no store has the scheme 'nosuch'", "known: memory, sqlite")),
-        ("postgresql://ada:secret@host/bank", ("pip install 'headwater[postgres]'",)),
+        ("nosuch://host/x", ("no store has the scheme 'nosuch'", "known: memory, postgres, postgresql, sqlite")),
+        ("postgresql://ada:secret@127.0.0.1:1/bank", ("postgresql://127.0.0.1:1/bank cannot be reached",)),
         ("bank.db", ("is not a URL", "write for example sqlite:///orders.db")),
         ("sqlite://bank.db", ("write sqlite:///relative/path.db or sqlite:////absolute/path.db",)),
         ("sqlite:///", ("names no SQLite file",)),
@@ -104,7 +114,7 @@ def test_a_url_that_cannot_be_used(
 ) -> None:
     done = headwater(*command, "--store", url)
     missing = url.startswith("sqlite:////nowhere") and command[0] not in ("run", "db")
-    refused(done, 5 if missing else 3, *said)
+    refused(done, 4 if "127.0.0.1" in url else 5 if missing else 3, *said)
     assert "secret" not in done.stderr
     assert [one.name for one in folder.glob("*.db*")] == []
 

@@ -18,6 +18,7 @@ from headwater.errors import (
     DatabaseError,
     DatabaseFull,
     DatabaseReadOnly,
+    DatabaseUnreachable,
     HeadwaterError,
     SchemaError,
 )
@@ -101,7 +102,7 @@ def refused(error: psycopg.Error, place: Place) -> HeadwaterError:
     for part, ours in REFUSALS:
         if part in text:
             return ConfigurationError(ours.format_map(words))
-    return DatabaseError(
+    return DatabaseUnreachable(
         f"{place.name} cannot be reached: start the server, or check host and port in the URL of the store"
     )
 
