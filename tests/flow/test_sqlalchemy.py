@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,22 @@ from headwater.sqlalchemy import Outbox
 from tests.flow.rig import played
 
 ROOT = Path(__file__).parents[2]
-DRIVERS = ["sqlite", "postgresql", "sqlite async", "postgresql async"]
+DRIVERS = [
+    "sqlite+headwater",
+    "sqlite+headwater async",
+    "postgresql+psycopg",
+    "postgresql+psycopg async",
+    "postgresql+psycopg2",
+    "postgresql+asyncpg async",
+]
+SQLITE, POSTGRES = DRIVERS[:1], DRIVERS[2:3]
+AWAITED = [one for one in DRIVERS if one.endswith(" async")]
+BLOCKING = {"postgresql+asyncpg": "postgresql+psycopg"}
+AWAITING = {"postgresql+psycopg2": "postgresql+psycopg"}
+
+
+Store = tuple[str, str, bool]
+"""The URL of the log, the engine's driver, and whether it is one of asyncio."""
 
 
 class Base(DeclarativeBase):
@@ -112,13 +127,14 @@ def orders() -> App:
 class Shop:
     """A service with tables of its own in the database of its log."""
 
-    def __init__(self, store: str, *, is_async: bool) -> None:
+    def __init__(self, store: str, driver: str, *, is_async: bool = False) -> None:
         self.store = store
-        self.place = store.replace("sqlite:", "sqlite+headwater:").replace("postgresql:", "postgresql+psycopg:")
+        place = store.partition("://")[2]
+        self.place = f"{BLOCKING.get(driver, driver)}://{place}"
         self.app = orders()
         self.outbox = Outbox(self.app)
         self.engine = create_engine(self.place)
-        self.asynchronous = create_async_engine(self.place)
+        self.asynchronous = create_async_engine(f"{AWAITING.get(driver, driver)}://{place}")
         self.is_async = is_async
 
     async def __aenter__(self) -> Shop:
@@ -134,6 +150,10 @@ class Shop:
         await self.app.stop()
         await self.asynchronous.dispose()
         self.engine.dispose()
+
+    def set_isolation(self, level: Any) -> None:
+        self.engine = self.engine.execution_options(isolation_level=level)
+        self.asynchronous = self.asynchronous.execution_options(isolation_level=level)
 
     async def do(self, work: Callable[[Session], Any]) -> Any:
         """Do something in a transaction by the engine under test."""
@@ -167,17 +187,17 @@ def within(engine: Engine, work: Callable[[Session], Any]) -> Any:
 
 
 @pytest.fixture(params=DRIVERS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, bool]]:
-    kind, _, is_async = request.param.partition(" ")
-    if kind == "sqlite":
-        yield f"sqlite:///{tmp_path / 'orders.db'}", bool(is_async)
-    else:
-        yield request.getfixturevalue("postgres").make(), bool(is_async)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    driver, _, is_async = request.param.partition(" ")
+    sqlite = driver.startswith("sqlite")
+    url = f"sqlite:///{tmp_path / 'orders.db'}" if sqlite else request.getfixturevalue("postgres").make()
+    return url, driver, bool(is_async)
 
 
 @asynccontextmanager
-async def shop(store: tuple[str, bool]) -> AsyncIterator[Shop]:
-    async with Shop(store[0], is_async=store[1]) as found:
+async def shop(store: Store) -> AsyncIterator[Shop]:
+    url, driver, is_async = store
+    async with Shop(url, driver, is_async=is_async) as found:
         yield found
 
 
@@ -231,7 +251,7 @@ async def test_a_savepoint_that_is_undone_takes_its_events_with_it(store):
         assert sorted(await found.events()) == [("orders.Order/a", 1), ("orders.Order/c", 1)]
 
 
-@pytest.mark.parametrize("store", ["sqlite async", "postgresql async"], indirect=True)
+@pytest.mark.parametrize("store", AWAITED, indirect=True)
 @played
 async def test_sessions_and_connections_of_asyncio_are_awaited(store):
     async with shop(store) as found:
@@ -391,7 +411,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("store", [*SQLITE, *POSTGRES], indirect=True)
 @pytest.mark.parametrize("when", ["before", "after"])
 @played
 async def test_a_process_that_dies_around_its_commit_leaves_both_or_neither(store, when):
@@ -409,7 +429,7 @@ async def test_a_process_that_dies_around_its_commit_leaves_both_or_neither(stor
 # --- what is refused ---
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store", SQLITE, indirect=True)
 @pytest.mark.parametrize(
     ("event", "says"),
     [
@@ -426,7 +446,7 @@ async def test_events_that_the_service_does_not_state_so_are_refused(store, even
             await found.do(lambda session: found.outbox.append(session, "a", event))
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store", SQLITE, indirect=True)
 @played
 async def test_an_append_has_a_key_and_events_of_one_category(store):
     async with shop(store) as found:
@@ -440,23 +460,22 @@ async def test_an_append_has_a_key_and_events_of_one_category(store):
 @played
 async def test_an_engine_without_transactions_is_refused(store):
     async with shop(store) as found:
-        engine = create_engine(found.place, isolation_level="AUTOCOMMIT")
+        found.set_isolation("AUTOCOMMIT")
         with pytest.raises(ConfigurationError, match="leave isolation_level away"):
-            await asyncio.to_thread(within, engine, lambda session: found.outbox.append(session, "a", Shipped("a")))
-        engine.dispose()
+            await found.do(lambda session: found.outbox.append(session, "a", Shipped("a")))
         assert await found.events() == []
 
 
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
-def test_a_database_without_a_log_is_refused(store: tuple[str, bool]) -> None:
-    found = Shop(store[0], is_async=False)
+@pytest.mark.parametrize("store", [*SQLITE, *POSTGRES], indirect=True)
+def test_a_database_without_a_log_is_refused(store: Store) -> None:
+    found = Shop(*store[:2])
     with pytest.raises(ConfigurationError, match="has no log: run `headwater db init`"):
         within(found.engine, lambda session: found.outbox.append(session, "a", Shipped("a")))
     found.engine.dispose()
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-def test_another_copy_of_sqlite_is_refused(store: tuple[str, bool]) -> None:
+@pytest.mark.parametrize("store", SQLITE, indirect=True)
+def test_another_copy_of_sqlite_is_refused(store: Store) -> None:
     engine = create_engine(store[0])
     with pytest.raises(ConfigurationError, match=r"make the engine with sqlite\+headwater:///"):
         within(engine, lambda session: Outbox(orders()).append(session, "a", Shipped("a")))
@@ -464,21 +483,20 @@ def test_another_copy_of_sqlite_is_refused(store: tuple[str, bool]) -> None:
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("store", DRIVERS[2:], indirect=True)
 @played
 async def test_where_a_transaction_sees_an_old_state_the_loser_is_told_to_run_it_again(store, level):
     async with shop(store) as found:
-        engine = create_engine(found.place, isolation_level=level)
+        found.set_isolation(level)
 
         def work(session: Session) -> None:
             session.scalars(select(Order.id)).all()
-            within(found.engine, found.placing("a"))
+            within(another, found.placing("a"))
             found.outbox.append(session, "a", Shipped("a"))
 
+        another = create_engine(found.place)
         with pytest.raises(Conflict, match="run yours again"):
-            await asyncio.to_thread(within, engine, work)
-        await asyncio.to_thread(
-            within, engine, lambda session: found.outbox.append(session, "a", Shipped("a"), expect=1)
-        )
-        engine.dispose()
+            await found.do(work)
+        another.dispose()
+        await found.do(lambda session: found.outbox.append(session, "a", Shipped("a"), expect=1))
         assert await found.events() == [("orders.Order/a", 1), ("orders.Order/a", 2)]

@@ -24,8 +24,8 @@ UNDONE = f"{OUTBOX}test_what_is_rolled_back_leaves_neither_rows_nor_events"
 
 @planted(
     Promise.ATOMIC,
-    Suite(f"{UNDONE}[sqlite]"),
-    Suite(f"{OUTBOX}test_a_process_that_dies_around_its_commit_leaves_both_or_neither[before-sqlite]"),
+    Suite(f"{UNDONE}[sqlite+headwater]"),
+    Suite(f"{OUTBOX}test_a_process_that_dies_around_its_commit_leaves_both_or_neither[before-sqlite+headwater]"),
 )
 def events_are_committed_at_once() -> Patch:
     """Events in a caller's transaction on SQLite are committed as they are appended, with what the caller has written so far."""
@@ -39,7 +39,11 @@ def events_are_committed_at_once() -> Patch:
     return patched("write", written, sqlite_guest)
 
 
-@planted(Promise.ATOMIC, Suite(f"{UNDONE}[postgresql]", slow=True), Suite(f"{UNDONE}[postgresql async]", slow=True))
+@planted(
+    Promise.ATOMIC,
+    Suite(f"{UNDONE}[postgresql+psycopg]", slow=True),
+    Suite(f"{UNDONE}[postgresql+asyncpg async]", slow=True),
+)
 def append_outside_of_the_callers_transaction() -> Patch:
     """Events in a caller's transaction on PostgreSQL are appended on another connection of its engine."""
     write = postgres_guest.write
@@ -51,7 +55,9 @@ def append_outside_of_the_callers_transaction() -> Patch:
     return patched("write", written, postgres_guest)
 
 
-@planted(Promise.NO_WINDOW, Suite(f"{OUTBOX}test_a_command_key_is_done_once_and_kept_with_the_transaction[sqlite]"))
+@planted(
+    Promise.NO_WINDOW, Suite(f"{OUTBOX}test_a_command_key_is_done_once_and_kept_with_the_transaction[sqlite+headwater]")
+)
 def appends_forget_their_command_key() -> Patch:
     """Appends in a caller's transaction are made without their command key."""
     return mock.patch.object(sqlalchemy, "CommandKey", lambda *_: None)
@@ -59,7 +65,10 @@ def appends_forget_their_command_key() -> Patch:
 
 @planted(
     Promise.NOTHING_LOST,
-    Suite(f"{OUTBOX}test_beside_headwaters_own_writers_a_reader_sees_every_event_once_and_in_order[sqlite]", slow=True),
+    Suite(
+        f"{OUTBOX}test_beside_headwaters_own_writers_a_reader_sees_every_event_once_and_in_order[sqlite+headwater]",
+        slow=True,
+    ),
 )
 def a_transaction_of_sqlalchemys_takes_no_turn() -> Patch:
     """A transaction by SQLAlchemy on SQLite begins to write when its first change comes, having read before that."""

@@ -64,12 +64,18 @@ def _driven(connection: Connection, plan: Plan[Result]) -> Result:
 
 
 def _rows(connection: Connection, statement: Statement) -> list[Row]:
-    sql, values = statement
+    sql, values = statement.sql, tuple(escaped(statement.values) or ())
     if connection.dialect.paramstyle == "numeric_dollar":
-        numbers = count(1)
-        sql = "".join(f"{part}${next(numbers)}" for part in sql.split("%s")[:-1]) + sql.split("%s")[-1]
-    found = connection.exec_driver_sql(sql, tuple(escaped(values) or ()) or None)
+        sql = _numbered(sql, values)
+    found = connection.exec_driver_sql(sql, values or None)
     return plain([tuple(map(_value, row)) for row in found]) if found.returns_rows else []
+
+
+def _numbered(sql: str, values: Sequence[Any]) -> str:
+    """The statement as asyncpg takes it: an array that is written as text has to be called one."""
+    first, *rest = sql.split("%s")
+    parts = zip(count(1), values, rest, strict=False)
+    return first + "".join(f"${n}{'::text' if isinstance(value, str) else ''}{part}" for n, value, part in parts)
 
 
 def _value(value: Any) -> Any:
