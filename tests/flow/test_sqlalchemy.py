@@ -416,7 +416,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 @played
 async def test_a_process_that_dies_around_its_commit_leaves_both_or_neither(store, when):
     async with shop(store) as found:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": paths}
         command = [sys.executable, "-P", "-c", DYING, found.place, when]
         done = await asyncio.to_thread(subprocess.run, command, check=False, env=environment, capture_output=True)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
