@@ -20,7 +20,7 @@ def about(command: Sequence[str]) -> dict[str, Any]:
         "command": list(command),
         "commit": _commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("headwater", "eventsourcing", "apsw", "msgspec")}
+        "versions": {name: version(name) for name in ("headwater", "eventsourcing", "apsw", "msgspec", "psycopg")}
         | {"sqlite": apsw.sqlite_lib_version()},
     }
 

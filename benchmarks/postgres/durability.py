@@ -39,7 +39,11 @@ def check_server(server: Server) -> dict[str, Found]:
             settings = store(url)
             time.sleep(REPORTED)
             syncs = (ask(url, SYNCS)[0][0] - before) / COMMITS
-            found[subject] = {**dict(zip(DURABLE, settings, strict=True)), "syncs a commit": syncs}
+            found[subject] = {
+                "PostgreSQL": ask(url, "SHOW server_version")[0][0],
+                **dict(zip(DURABLE, settings, strict=True)),
+            }
+            found[subject]["syncs a commit"] = syncs
         if set(settings) != {"on"} or syncs < 1:
             raise SystemExit(f"bench: {subject} is not as durable as the others: {found[subject]}")
     return found

@@ -43,7 +43,7 @@ def growth(setting: Setting, server: Server) -> Iterator[Case]:
             OURS: partial(_growth, server, OURS, size, numbers),
             GROUP: partial(_growth, server, GROUP, size, numbers),
         }
-        yield Case("W7 PostgreSQL", f"from {SMALL:,} to {size:,} events", measured, limit=GROUP)
+        yield Case("W7 PostgreSQL", f"from {SMALL:,} to {size:,} events", measured, limit=GROUP, rounds=1)
 
 
 def _growth(server: Server, subject: str, size: int, numbers: count[int]) -> Figures:

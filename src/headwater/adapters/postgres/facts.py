@@ -25,7 +25,8 @@ FROM unnest(%s::int[], %s::int[], %s::boolean[]) AS l (space, bucket, alone)
 FEWER: Final = 1_024
 """Types and tags share so many: an event has several."""
 
-POSITION: Final = "SELECT coalesce(max(position), 0) FROM headwater.events"
+POSITION: Final = "SELECT (SELECT coalesce(max(position), 0) FROM headwater.events), pg_current_xact_id()::text"
+"""Where the log ends, and the number of the transaction that asks."""
 STREAMS: Final = """
 SELECT name, last.version FROM unnest(%s::text[]) AS name CROSS JOIN LATERAL
 (SELECT version FROM headwater.events WHERE stream = name ORDER BY version DESC LIMIT 1) AS last

@@ -21,7 +21,6 @@ from headwater.database import Answer, Facts, InlineFold, Judgement, WriteSet, j
 from headwater.message import Recorded
 from headwater.store import Committed
 
-TRANSACTION: Final = Statement("SELECT pg_current_xact_id()::text")
 STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
 FOUND: Final = """
 SELECT position, CASE WHEN id_text = '' THEN id::text ELSE id_text END
@@ -116,7 +115,8 @@ class Commit:
     def steps(self) -> Plan[list[Answer]]:
         """Judge the sets, write those that stand, and commit; the last step ends with `COMMIT`."""
         wanted = needs(self.writes)
-        _, ((self._transaction,),), *found = yield [BEGIN, TRANSACTION, *asking(wanted, self.writes)]
+        _, *found = yield [BEGIN, *asking(wanted, self.writes)]
+        ((_, self._transaction),) = found[-1]
         facts = facts_of(wanted, found)
         self._before = facts.position
         stored = _copied(facts)
