@@ -1,6 +1,7 @@
 """W7: what an append and a load of 10 events cost in a small log and in larger ones: statements, buffers, time.
 
-Counted by `pg_stat_statements`, in which what a trigger does belongs to its statement.
+Counted by `pg_stat_statements`, in which what a trigger does belongs to its statement, and BEGIN and COMMIT are not counted
+where they are prepared. What runs beside in the same process (looks at the log and its like) is counted too.
 """
 
 from __future__ import annotations
