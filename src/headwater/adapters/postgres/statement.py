@@ -39,14 +39,18 @@ async def run(connection: psycopg.AsyncConnection[Row], plan: Plan[Result]) -> R
         return result
 
 
-async def _rows(connection: psycopg.AsyncConnection[Row], statement: Statement) -> list[Row]:
+async def _rows(
+    connection: psycopg.AsyncConnection[Row], statement: Statement, *, prepare: bool | None = False
+) -> list[Row]:
     cursor = connection.cursor(binary=True)
-    await cursor.execute(statement.sql, escaped(statement.values), prepare=False)
+    await cursor.execute(statement.sql, escaped(statement.values), prepare=prepare)
     return plain(await cursor.fetchall()) if cursor.description else []
 
 
 async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
-    """The rows of each statement, all sent at once."""
+    """The rows of each statement, all sent at once; one alone needs no pipeline, which costs turns of the loop."""
+    if len(statements) == 1:
+        return [await _rows(connection, statements[0], prepare=None)]
     cursors = []
     pipeline = connection.pipeline()
     await pipeline.__aenter__()
