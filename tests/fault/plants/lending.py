@@ -67,6 +67,7 @@ def appends_forget_their_command_key() -> Patch:
     Promise.NOTHING_LOST,
     Suite(
         f"{OUTBOX}test_beside_headwaters_own_writers_a_reader_sees_every_event_once_and_in_order[sqlite+headwater]",
+        "database is locked",
         slow=True,
     ),
 )

@@ -5,4 +5,5 @@ import os
 from tests.fault.plants.garden import VARIABLE, plants
 
 if os.environ.get(VARIABLE):
-    plants()[os.environ[VARIABLE]].apply().__enter__()
+    patch = plants()[os.environ[VARIABLE]].apply()  # kept: one that is a generator ends when nobody has it
+    patch.__enter__()
