@@ -38,7 +38,7 @@ def test_kill() -> None:
 
 def test_every_point_has_a_process_that_comes_to_it() -> None:
     reached = {name for service in ("bank", "vault", "desk") for name in points_of(service)}
-    assert reached == set(kill.POINTS)
+    assert reached == set(fault.POINTS) == {*kill.POINTS, *kill.SERVER_POINTS}
 
 
 # --- planted bugs ---

@@ -166,6 +166,11 @@ def test_pause() -> None:
     assert found.violations == []
 
 
+def test_pause_on_a_server(postgres: Databases) -> None:
+    found = pause.pauses(5, 1, postgres.server_url)
+    assert (found.violations, found.facts["booked"] > 20) == ([], True)
+
+
 def test_late() -> None:
     report = runner.run("late", runner.Wanted(count=6))
     assert report.told == []

@@ -15,24 +15,30 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from headwater import fault
+from tests.fault.rigs.ground import on_server
 from tests.fault.rigs.kill_desk import Acknowledged
 from tests.fault.rigs.kill_ledger import Ledger
-from tests.fault.rigs.kill_member import OUTDATED, Life
+from tests.fault.rigs.kill_member import AWAY, OUTDATED, Life
 from tests.fault.rigs.kill_outside import Weather
-from tests.fault.rigs.kill_plan import MIGRATION, NARROW, WIDE, Plan
+from tests.fault.rigs.kill_plan import LULL, MIGRATION, NARROW, WIDE, Plan
 from tests.fault.rigs.kill_process import LOOK, Process
 from tests.fault.rigs.kill_services import Place
 from tests.fault.rigs.trial import TrialResult, isolated
+from tests.servers.postgres import PostgresServer
 
 COUNT = 200
+STORES = True
 LONGEST = 20.0
 """Seconds after which a world comes to rest, whether or not all points had their kill."""
 PATIENCE = 0.8
 """Seconds in which a process should come to its point."""
+SLOWER = 2.5
+"""So many times as long all of it takes on a server."""
 TOGETHER = 0.1
 """How often all that runs dies with one of them."""
 SELDOM = ("lease.renew", "repair.")
@@ -41,22 +47,29 @@ REST = 40.0
 STOPS = 15.0
 ROLES = ("bank-1", "vault-1", "vault-2", "desk-1")
 POINTS = tuple(name for name in fault.POINTS if not name.startswith("postgres."))
+ELSEWHERE = ("sqlite.", "lease.renewing", "lease.releasing", "channel.publishing", "channel.joining")
+ELSEWHERE += ("channel.settling", "channel.trimming")
+"""Points that only SQLite has."""
+SERVER_POINTS = tuple(name for name in fault.POINTS if not name.startswith(ELSEWHERE))
+SERVER_LIVES = 6.0
+"""Seconds after which a server that is ours is killed, too, and started again."""
 
 
-def one_trial(seed: int) -> TrialResult:
-    """One world, in a process of its own."""
-    return isolated(world, seed)
+def one_trial(seed: int, store: str = "") -> TrialResult:
+    """One world, in files or on a server, in a process of its own."""
+    return isolated(partial(world, points=SERVER_POINTS if store else POINTS, store=store), seed)
 
 
-def world(seed: int, points: Sequence[str] = POINTS, rest: float = REST) -> TrialResult:
+def world(seed: int, points: Sequence[str] = POINTS, rest: float = REST, store: str = "") -> TrialResult:
     """A world with a kill at each of these points, and `rest` seconds to come to rest.
 
     What is patched in this process is so in all that it forks.
     """
     memory = Path("/dev/shm")
-    place = tempfile.mkdtemp(prefix="headwater-kill-", dir=memory if os.access(memory, os.W_OK) else None)
+    place = Path(tempfile.mkdtemp(prefix="headwater-kill-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
-        return World(Place(Path(place)), seed, points).run(rest)
+        with on_server(place, store, ("bank", "vault", "channel")) if store else nullcontext() as server:
+            return World(Place(place), seed, points, server).run(rest)
     finally:
         shutil.rmtree(place)
 
@@ -64,8 +77,11 @@ def world(seed: int, points: Sequence[str] = POINTS, rest: float = REST) -> Tria
 class World:
     """The processes of a world, who kills them, and what was seen."""
 
-    def __init__(self, place: Place, seed: int, points: Sequence[str]) -> None:
+    def __init__(self, place: Place, seed: int, points: Sequence[str], server: PostgresServer | None = None) -> None:
         self.place = place
+        self.server = server
+        self.slower = SLOWER if place.on_server else 1.0
+        self.server_kills = 0
         self.seed = seed
         self.chance = random.Random(seed)
         self.plan = Plan(self.chance, points)
@@ -88,7 +104,10 @@ class World:
         found += ledger.violations(known.numbers("+"), known.numbers("-"), self.place.outside.happened())
         found += known.complaints()
         messages = sum(ledger.count(service, "events") for service in ("bank", "vault"))
-        return TrialResult(kills > 0, found, kills, {"most messages in a world": messages}, self.kills)
+        facts = {"most messages in a world": messages}
+        if self.server is not None:
+            facts["most kills of a server"] = self.server_kills
+        return TrialResult(kills > 0, found, kills, facts, self.kills)
 
     @contextmanager
     def _tied(self) -> Iterator[None]:
@@ -105,13 +124,23 @@ class World:
     # --- killing ---
 
     def _kill(self) -> None:
-        end = time.monotonic() + LONGEST
+        end = time.monotonic() + LONGEST * self.slower
+        due = time.monotonic() + SERVER_LIVES
         for one in self.processes:
             self._begin(one)
         while not (self.fallen or self._all_killed()) and time.monotonic() < end:
+            if self.server is not None and time.monotonic() > due:
+                self._kill_server(self.server)
+                due = time.monotonic() + SERVER_LIVES
             for one in self.processes:
                 self._see(one)
             time.sleep(LOOK)
+
+    def _kill_server(self, server: PostgresServer) -> None:
+        server.kill()
+        self.server_kills += 1
+        time.sleep(self.chance.uniform(0.0, LULL))
+        server.restart()
 
     def _all_killed(self) -> bool:
         return self.plan.done and all(one.aim is None for one in self.processes)
@@ -125,7 +154,7 @@ class World:
             self._begin(one)
         elif one.aim is None:
             self._renew(one)
-        elif not one.told and one.set_trap() > PATIENCE * (2 if one.aim.name.startswith(SELDOM) else 1):
+        elif not one.told and one.set_trap() > PATIENCE * self.slower * (2 if one.aim.name.startswith(SELDOM) else 1):
             missed = one.aim.name
             one.turn_to(self.plan.next(one.service))
             self.plan.missed(missed)
@@ -151,7 +180,8 @@ class World:
             return
         if one.aim is not None:
             self.plan.missed(one.aim.name)
-        if code not in (-signal.SIGKILL, *((0, -signal.SIGTERM) if one.told else (OUTDATED,))):
+        started_anew = (OUTDATED, *([AWAY] if self.server_kills else []))
+        if code not in (-signal.SIGKILL, *((0, -signal.SIGTERM) if one.told else started_anew)):
             self.fallen.append(one.broken(code))
 
     # --- lives ---

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from headwater import App, Committed, HeadwaterError, Rejected, Stale
-from headwater.adapters.sqlite import SqliteChannel, SqliteDatabase
-from headwater.channel import Publication
+from headwater.app import open_channel
+from headwater.channel import Channel, Publication
+from headwater.errors import ChannelError, DatabaseError
 from headwater.inbox import Held, Reason
 from headwater.operations import Effect, discard, id_of, list_held, rebuild_projection, redrive
 from tests.fault.rigs.kill_ledger import Ledger
@@ -68,9 +69,7 @@ def order(seed: int, number: int) -> Pay | Move | Book:
 class Desk:
     """One life of the desk."""
 
-    def __init__(
-        self, life: Life, app: App, bank: SqliteDatabase, vault: SqliteDatabase, channel: SqliteChannel
-    ) -> None:
+    def __init__(self, life: Life, app: App, bank: Any, vault: Any, channel: Channel) -> None:
         self.life = life
         self.app = app
         self.databases = (bank, vault)
@@ -102,7 +101,8 @@ class Desk:
     async def _again(self, part: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
             await asyncio.sleep(pause * self.chance.uniform(0.5, 1.5))
-            await part()
+            with suppress(DatabaseError, ChannelError):  # a server is away
+                await part()
 
     # --- commands ---
 
@@ -151,7 +151,7 @@ class Desk:
                 with suppress(HeadwaterError):  # it was changed meanwhile
                     await self._tend(database, row)
 
-    async def _tend(self, database: SqliteDatabase, row: Held) -> None:
+    async def _tend(self, database: Any, row: Held) -> None:
         if row.raw:
             await discard(database, id_of(row))
         elif row.reason is Reason.UNCERTAIN:
@@ -175,9 +175,8 @@ class Desk:
         await self.channel.publish([Publication("bank.Account", "junk", {"type": "junk"}, b"\xff")])
 
     async def _repeat(self) -> None:
-        file = self.channel._opened()
-        for topic, key, headers, body in file.rows(ANY):
-            fields = msgspec.json.decode(headers, type=dict[str, str])
+        for topic, key, headers, body in self.life.place.ground.rows("channel", ANY):
+            fields = headers if isinstance(headers, dict) else msgspec.json.decode(headers, type=dict[str, str])
             await self.channel.publish([Publication(topic, key, fields, body, delay=0.1)])
 
 
@@ -186,7 +185,7 @@ async def attend(life: Life) -> None:
     app = life.place.app("bank", life.weather, life.batch)
     bank = await opened(life.place, app, "bank")
     vault = await opened(life.place, app, "vault")
-    channel = SqliteChannel.from_url(life.place.channel, app.clock)
+    channel = open_channel(life.place.channel, app.clock)
     await channel.open()
     await app.connect(bank, channel)
     desk = Desk(life, app, bank, vault, channel)

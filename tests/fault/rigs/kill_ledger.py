@@ -1,4 +1,4 @@
-"""The ledger of the `kill` rig: it looks at the files of a world from outside, with SQL of its own."""
+"""The ledger of the `kill` rig: it looks at the data of a world from outside, with SQL of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import apsw
+from tests.fault.rigs.ground import ground
 
 SAFES = 5
 PAID = "type = 'bank.Paid'"
@@ -39,19 +39,14 @@ CONSUMERS = (
 
 
 class Ledger:
-    """The files of a world."""
+    """The data of a world."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.ground = ground(folder)
 
     def rows(self, service: str, sql: str) -> list[tuple[Any, ...]]:
         """Ask a database."""
-        connection = apsw.Connection(str(self.folder / f"{service}.db"), flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(5_000)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
+        return self.ground.rows(service, sql)
 
     def count(self, service: str, what: str) -> int:
         """How many rows there are of something."""
@@ -103,7 +98,9 @@ class Ledger:
 
     def _money(self) -> list[str]:
         cents = {
-            name: self.rows(service, f"SELECT coalesce(sum(data ->> 'cents'), 0) FROM events WHERE {where}")[0][0]
+            name: self.rows(
+                service, f"SELECT coalesce(sum(CAST(data ->> 'cents' AS INTEGER)), 0) FROM events WHERE {where}"
+            )[0][0]
             for service, name, where in (
                 ("bank", "paid", PAID),
                 ("bank", "moved", MOVED),
@@ -128,7 +125,7 @@ class Ledger:
 
     def _read_models(self) -> list[str]:
         sign = f"CASE WHEN {MOVED} THEN -1 ELSE 1 END"
-        sql = f"""SELECT data ->> 'account', count(*), sum({sign} * (data ->> 'cents'))
+        sql = f"""SELECT data ->> 'account', count(*), sum({sign} * CAST(data ->> 'cents' AS INTEGER))
         FROM events WHERE {ACCOUNT} GROUP BY 1"""
         wanted = {tuple(row) for row in self.rows("bank", sql)}
         found: list[str] = []
@@ -158,10 +155,10 @@ class Ledger:
         return found
 
     def _files(self) -> list[str]:
-        """What SQLite says, and whether the log has gaps."""
+        """What the database says, and whether the log has gaps."""
         found = []
         for service in ("bank", "vault"):
-            found += [f"{service}: {line}" for (line,) in self.rows(service, "PRAGMA integrity_check") if line != "ok"]
+            found += [f"{service}: {line}" for line in self.ground.damage(service)]
             sql = "SELECT stream FROM events GROUP BY 1 HAVING min(version) <> 1 OR max(version) <> count(*) LIMIT 3"
             found += [f"{service}: {stream} has a hole" for (stream,) in self.rows(service, sql)]
         return found

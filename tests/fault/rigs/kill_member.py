@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from headwater import App, fault, repair
-from headwater.adapters.sqlite import SqliteChannel, SqliteDatabase
+from headwater.adapters.postgres import PostgresChannel
+from headwater.adapters.postgres import database as postgres_database
+from headwater.adapters.sqlite import SqliteChannel
 from headwater.adapters.sqlite import database as sqlite_database
-from headwater.app import open_channel, runner
-from headwater.channel import Publication
-from headwater.errors import SchemaMismatch
+from headwater.app import open_channel, open_database, runner
+from headwater.channel import Channel, Publication
+from headwater.errors import ChannelError, DatabaseError, SchemaMismatch
 from headwater.telemetry import log_json
 from tests.fault.rigs.kill_outside import Weather
 from tests.fault.rigs.kill_services import Place
@@ -31,7 +33,9 @@ NARROW = 2_000
 """The largest message that a channel takes that is narrow in this life."""
 OUTDATED = 3
 """The exit code of a process that found the tables of a newer version."""
-EXTRA = "CREATE TABLE IF NOT EXISTS later (n INTEGER) STRICT;"
+AWAY = 4
+"""The exit code of a process that found its database or channel away at its start: whoever runs it starts it anew."""
+EXTRA = "CREATE TABLE IF NOT EXISTS later (n INTEGER);"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ def live(life: Life, work: Coroutine[Any, Any, None]) -> None:
         code = 0
     except SchemaMismatch:
         code = OUTDATED
+    except (DatabaseError, ChannelError) as error:
+        print(f"{life.role} fell: {error!r}", file=sys.stderr, flush=True)
+        code = AWAY
     except BaseException as error:  # noqa: BLE001 - told, and then it ends
         print(f"{life.role} fell: {error!r}", file=sys.stderr, flush=True)
         code = 1
@@ -76,10 +83,12 @@ def prepare(life: Life) -> None:
     runner.FOLLOW = 0.1
     rebuild: Any = importlib.import_module("headwater.projection.rebuild")  # the package has a function of that name
     rebuild.PAGE = 50
-    sqlite_database.MIGRATIONS += (EXTRA,) * life.version  # type: ignore[misc]
+    adapter = postgres_database if life.place.on_server else sqlite_database
+    adapter.MIGRATIONS += (EXTRA,) * life.version  # type: ignore[misc]
+    channel: Any = PostgresChannel if life.place.on_server else SqliteChannel
     if life.narrow:
-        SqliteChannel.capabilities = msgspec.structs.replace(SqliteChannel.capabilities, max_bytes=NARROW)
-    SqliteChannel.publish = lossy(SqliteChannel.publish, life.weather)  # type: ignore[method-assign]
+        channel.capabilities = msgspec.structs.replace(channel.capabilities, max_bytes=NARROW)
+    channel.publish = lossy(channel.publish, life.weather)
 
 
 def lossy(publish: Any, weather: Weather) -> Any:
@@ -89,7 +98,7 @@ def lossy(publish: Any, weather: Weather) -> Any:
         place = f"{one.key} {one.headers.get('streamversion')}"
         return one.topic == "bank.Account" and not one.group and weather.fails("arrive", place, one_in=40)
 
-    async def publish_most(self: SqliteChannel, publications: Sequence[Publication], **options: Any) -> dict[int, str]:
+    async def publish_most(self: Channel, publications: Sequence[Publication], **options: Any) -> dict[int, str]:
         kept = [(index, one) for index, one in enumerate(publications) if not lost(one)]
         refused = await publish(self, [one for _, one in kept], **options)
         return {kept[place][0]: why for place, why in refused.items()}
@@ -102,11 +111,11 @@ async def _tied(parent: int, work: Coroutine[Any, Any, None]) -> None:
     await work
 
 
-async def opened(place: Place, app: App, service: str) -> SqliteDatabase:
+async def opened(place: Place, app: App, service: str) -> Any:
     """The database of a service, its tables as new as this process knows them."""
-    database = SqliteDatabase(place.store(service), app.clock)
+    database: Any = open_database(place.store(service), app.clock)
     await database.open(upgrade=True)
-    database.acquire = functools.partial(database.acquire, ttl=TTL)  # type: ignore[method-assign]
+    database.acquire = functools.partial(database.acquire, ttl=TTL)
     return database
 
 

@@ -17,6 +17,7 @@ SERVING = (
     "repair.",
     "projection.",
     "sqlite.",
+    "postgres.",
     "lease.",
     "channel.",
 )
@@ -30,6 +31,7 @@ BANK_ONLY = (
 )
 BANK_ONLY += ("repair.answering", "repair.answered", "repair.acknowledged", "timer.due", "timer.fired", "saga.reacted")
 VAULT_ONLY = ("consumer.ran_inside", "consumer.wrote_inside", "feed.buried", "repair.asking", "repair.asked")
+VAULT_ONLY += ("postgres.returned", "postgres.committed_loan")
 DESK = (
     "deciding.",
     "handling.",
@@ -37,6 +39,7 @@ DESK = (
     "rebuild.",
     "operations.",
     "sqlite.",
+    "postgres.committing",
     "migration.",
     "channel.publishing",
 )
@@ -46,6 +49,8 @@ OFTEN += (
     "sqlite.written",
     "sqlite.committed",
     "sqlite.unlocked",
+    "postgres.committing",
+    "postgres.committed",
     "relay.publish",
     "handling.",
     "deciding.",

@@ -31,6 +31,7 @@ from headwater import (
     evolve,
     react,
 )
+from tests.fault.rigs.ground import Ground, ground
 from tests.fault.rigs.kill_messages import (
     Book,
     Booked,
@@ -228,14 +229,24 @@ class Place:
 
     folder: Path
 
-    def store(self, service: str) -> Path:
-        """The database of a service."""
-        return self.folder / f"{service}.db"
+    @property
+    def ground(self) -> Ground:
+        """Where the data are."""
+        return ground(self.folder)
+
+    @property
+    def on_server(self) -> bool:
+        """Whether they are on PostgreSQL."""
+        return self.ground.on_server
+
+    def store(self, service: str) -> str:
+        """The URL of the database of a service."""
+        return self.ground.url(service)
 
     @property
     def channel(self) -> str:
         """The URL of the channel; what is acknowledged is soon deleted."""
-        return f"sqlite:///{self.folder / 'channel.db'}?retention={RETENTION}"
+        return f"{self.ground.url('channel')}?retention={RETENTION}"
 
     @property
     def outside(self) -> Outside:
@@ -243,8 +254,8 @@ class Place:
         return Outside(self.folder / "outside")
 
     def app(self, service: str, weather: Weather, batch: int) -> App:
-        """A service on these files."""
-        store = f"sqlite:///{self.store(service)}"
+        """A service on this ground."""
+        store = self.store(service)
         if service == "bank":
             return bank(store, self.channel, weather, batch)
         return vault(store, self.channel, weather, batch, self.outside)

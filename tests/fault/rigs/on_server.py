@@ -9,17 +9,27 @@ from pathlib import Path
 
 from tests.servers.postgres import Databases, install, shared_server
 
+ANY = "postgresql"
+"""In place of a URL: a server that is started for it."""
+
 
 @contextmanager
 def fresh_database(store: str) -> Iterator[str]:
     """The URL of an empty database of the server at `store`; where that is empty, of one that is started meanwhile."""
-    if not store:
-        with started() as databases, fresh_database(databases.server_url) as url:
-            yield url
+    with fresh_databases(store) as databases:
+        yield databases.make()
+
+
+@contextmanager
+def fresh_databases(store: str) -> Iterator[Databases]:
+    """Makes empty databases on the server at `store`; where that is empty or ANY, on one that is started meanwhile."""
+    if store in ("", ANY):
+        with started() as databases:
+            yield databases
         return
     databases = Databases(f"{store.rstrip('/')}/postgres")
     try:
-        yield databases.make()
+        yield databases
     finally:
         databases.empty()
         databases.drop()

@@ -1,6 +1,6 @@
 """Two services for the rigs: a desk that books entries and is reminded of each by a timer, and a mirror of its events.
 
-The ledger looks at their files from outside: nothing acknowledged lost, nothing done twice, each key in order.
+The ledger looks at their data from outside: nothing acknowledged lost, nothing done twice, each key in order.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from headwater import After, Aggregate, App, Command, Event, ReadModel, Retry, decide, evolve
 from headwater.clock import Clock
+from tests.fault.rigs.ground import ground
 
 REMINDED = 0.3
 """Seconds after which the desk is reminded of an entry."""
@@ -98,11 +97,6 @@ def mirror(store: str = "", channel: str = "", clock: Clock | None = None) -> Ap
     return app
 
 
-def url(path: Path) -> str:
-    """The URL of a file."""
-    return f"sqlite:///{path}"
-
-
 BOOKED = "kind = 'event' AND stream LIKE 'desk.Entry/%'"
 TIMERS = "kind = 'timer'"
 CONSUMERS = (
@@ -113,32 +107,23 @@ CONSUMERS = (
 
 
 class Pair:
-    """The files of the two services in a folder, seen from outside."""
+    """The two services on the ground of a folder, seen from outside."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.channel = folder / "channel.db"
-
-    def store(self, service: str) -> Path:
-        """The database of a service."""
-        return self.folder / f"{service}.db"
+        self.ground = ground(folder)
 
     def desk(self) -> App:
-        """The desk on these files."""
-        return desk(url(self.store("desk")), url(self.channel))
+        """The desk on this ground."""
+        return desk(self.ground.url("desk"), self.ground.url("channel"))
 
     def mirror(self) -> App:
-        """The mirror on these files."""
-        return mirror(url(self.store("mirror")), url(self.channel))
+        """The mirror on this ground."""
+        return mirror(self.ground.url("mirror"), self.ground.url("channel"))
 
     def rows(self, service: str, sql: str) -> list[tuple[Any, ...]]:
         """Ask a database, or the `channel`."""
-        connection = apsw.Connection(str(self.store(service)), flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(5_000)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
+        return self.ground.rows(service, sql)
 
     def numbers(self, where: str) -> list[int]:
         """The numbers of the desk's messages of a kind, in order of the log."""
@@ -169,7 +154,7 @@ class Pair:
         for service in ("desk", "mirror"):
             held = self.rows(service, "SELECT consumer, reason, cause, count(*) FROM held GROUP BY 1, 2, 3")
             found += [f"{service} still holds {row}" for row in held[:3]]
-            found += [f"{service}: {line}" for (line,) in self.rows(service, "PRAGMA integrity_check") if line != "ok"]
+            found += [f"{service}: {line}" for line in self.ground.damage(service)]
         return found + self._copies()
 
     def _journal(self, service: str, consumer: str, where: str) -> list[str]:
@@ -188,14 +173,14 @@ class Pair:
         return found
 
     def _copies(self) -> list[str]:
-        sql = f"SELECT data ->> 'key', count(*), sum(data ->> 'number') FROM events WHERE {BOOKED} GROUP BY 1"
+        sql = f"SELECT data ->> 'key', count(*), sum(CAST(data ->> 'number' AS INTEGER)) FROM events WHERE {BOOKED} GROUP BY 1"
         wanted = {tuple(row) for row in self.rows("desk", sql)}
         there = {tuple(row) for row in self.rows("mirror", "SELECT key, count, total FROM copy")}
         return [f"the read model differs: {sorted(wanted ^ there)[:5]}"] if wanted != there else []
 
     def republished(self) -> list[str]:
         """Where the channel has a message of the desk twice, or out of order: a stale relay has written."""
-        sql = """SELECT headers ->> 'subject', CAST(headers ->> 'streamversion' AS INTEGER) FROM messages
+        sql = """SELECT headers ->> 'subject', headers ->> 'streamversion' FROM messages
         WHERE topic = 'desk.Entry' AND for_group IS NULL ORDER BY position"""
         sent = [tuple(row) for row in self.rows("channel", sql)]
         return doubled("the channel has", sent)

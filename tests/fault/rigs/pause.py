@@ -18,16 +18,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import apsw
 
 from headwater import App, HeadwaterError
+from tests.fault.rigs.ground import on_server
 from tests.fault.rigs.pair import Book, Pair
 from tests.fault.rigs.trial import TrialResult
 
 COUNT = 50
+STORES = True
 PAUSES = 5
 TTL = 0.8
 KEYS = 40
@@ -37,15 +39,17 @@ SERVICES = ("desk", "mirror")
 ROOT = Path(__file__).parents[3]
 
 
-def one_trial(seed: int) -> TrialResult:
-    """Run the services and pause members of them some times."""
-    return pauses(seed, PAUSES)
+def one_trial(seed: int, store: str = "") -> TrialResult:
+    """Run the services, in files or on a server, and pause members of them some times."""
+    return pauses(seed, PAUSES, store)
 
 
-def pauses(seed: int, count: int) -> TrialResult:
+def pauses(seed: int, count: int, store: str = "") -> TrialResult:
     """Run the services and pause members so many times."""
     with tempfile.TemporaryDirectory(prefix="headwater-pause-") as place:
-        return asyncio.run(Scene(Path(place), random.Random(seed)).play(count))
+        folder = Path(place)
+        with on_server(folder, store, (*SERVICES, "channel")) if store else nullcontext():
+            return asyncio.run(Scene(folder, random.Random(seed)).play(count))
 
 
 class Scene:
@@ -159,8 +163,8 @@ class Scene:
 
     def _blocks(self) -> bool:
         """Whether the stopped process has the write lock of a file, so that everybody waits for it."""
-        for name in ("desk", "mirror", "channel"):
-            descriptor = os.open(f"{self.pair.store(name)}.lock", os.O_RDWR)
+        for lock in self.pair.folder.glob("*.db.lock"):
+            descriptor = os.open(lock, os.O_RDWR)
             try:
                 if not any(_free(descriptor) for _ in range(10)):
                     return True

@@ -16,17 +16,17 @@ from typing import Any
 
 from headwater.app import open_channel, open_database
 from headwater.telemetry import log_json
-from tests.fault.rigs.pair import Pair, url
+from tests.fault.rigs.pair import Pair
 
 
 async def serve(service: str, folder: Path, ttl: float, member: str) -> None:
     """Run one member with leases that live so many seconds."""
     pair = Pair(folder)
     app = pair.desk() if service == "desk" else pair.mirror()
-    database: Any = open_database(url(pair.store(service)), app.clock)
+    database: Any = open_database(pair.ground.url(service), app.clock)
     await database.open()
     database.acquire = functools.partial(database.acquire, ttl=ttl)
-    await app.connect(database, open_channel(url(pair.channel), app.clock))
+    await app.connect(database, open_channel(pair.ground.url("channel"), app.clock))
     await app.start(member)
     print("ready", flush=True)
     await asyncio.Event().wait()

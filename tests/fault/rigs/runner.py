@@ -28,7 +28,8 @@ STOPPED = 130
 class Rig(Protocol):
     """A module of this package that is a rig; `LASTING` and `MINUTES` stand in those whose trial lasts as long as asked.
 
-    `STORES` stands in those whose `one_trial(seed, store)` takes the URL of a server, where it makes databases of its own.
+    `STORES` stands in those whose `one_trial(seed, store)` takes the URL of a server, where it makes databases of its own,
+    or `postgresql`: one is started.
 
     One that can tell a trial step by step has `replay(seed, say)`, which answers as `one_trial(seed)` does.
     """
@@ -242,7 +243,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=_positive, help="trials of each rig that must take effect")
     parser.add_argument("--seed", type=int, help="replay this one; with --count or --minutes, the first")
     parser.add_argument("--minutes", type=float, help="how long each rig may take, or `soak` lasts")
-    parser.add_argument("--store", default="", help="a server (postgresql://user@host:port) for rigs that take one")
+    parser.add_argument(
+        "--store",
+        default="",
+        help="postgresql: on a server that is started, or its URL: on that one; for rigs that take one",
+    )
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument(
