@@ -10,6 +10,7 @@ from headwater import fault
 from headwater.checkpoint import Checkpoint
 from headwater.database import Collision, Database, WriteSet, stands
 from headwater.errors import Conflict
+from headwater.message import Recorded
 from headwater.projection.declare import Projection
 from headwater.projection.worker import types_of
 from headwater.schema import Schema
@@ -17,6 +18,8 @@ from headwater.table import Upsert
 
 PAGE = 2000
 SWAPS = 100
+UNSURE = 1.0
+"""Seconds to wait for the end of transactions that another process has seen the end of."""
 
 
 async def rebuild(
@@ -73,19 +76,26 @@ class _Building:
             await self._move(0, earlier, [])
 
     async def fold_up_to(self, end: int, progress: Callable[[int, int], None]) -> None:
-        """Fold what is not folded yet."""
+        """Fold what is not folded yet; less where this process is not sure yet of the log up to there."""
         while self.position < end:
+            sure = await self.database.head() >= end
             page = await self.database.read(self.position, min(PAGE, end - self.position))
-            wanted = [one for one in page if one.kind == "event" and one.type in self.types]
-            events = [self.schema.decode(one.type, one.type_version, one.data) for one in wanted]
-            keys = list({self.projection.key_of(event) for event in events})
-            rows = await self.database.rows(self.projection.table, keys)
+            if not page and not sure:
+                await self.database.changed(self.position, UNSURE)
+                return
+            events = [one for one in page if one.position <= end]  # positions have gaps
+            upsert = await self._fold([one for one in events if one.kind == "event" and one.type in self.types])
             reached = page[-1].position if page and page[-1].position < end else end
             fault.point("rebuild.folded")
-            await self._move(reached, self.position, [self.projection.fold(rows, events)])
+            await self._move(reached, self.position, [upsert])
             fault.point("rebuild.moved")
             self.position = reached
             progress(reached, end)
+
+    async def _fold(self, messages: Sequence[Recorded]) -> Upsert:
+        events = [self.schema.decode(one.type, one.type_version, one.data) for one in messages]
+        keys = list({self.projection.key_of(event) for event in events})
+        return self.projection.fold(await self.database.rows(self.projection.table, keys), events)
 
     async def _move(self, position: int, expect: int, upserts: Sequence[Upsert]) -> None:
         moved = WriteSet(checkpoints=[Checkpoint(self.reader, position, expect)], upserts=upserts)

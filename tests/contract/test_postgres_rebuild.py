@@ -1,0 +1,104 @@
+"""A rebuild folds exactly what stands up to the live reader, though positions have gaps and another process is surer of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+import msgspec
+import psycopg
+
+from headwater import App
+from headwater.adapters.postgres import PostgresDatabase
+from headwater.checkpoint import Checkpoint
+from headwater.clock import SystemClock
+from headwater.database import Database, WriteSet, stands
+from headwater.message import JSON, Draft
+from headwater.projection.rebuild import rebuild
+from headwater.store import ANY, Append
+from tests.fault.rigs.pair import Copy, Entry
+from tests.servers.postgres import Databases, run
+
+CLOCK = SystemClock()
+READER = "desk.copy"
+BURN = "SELECT nextval('headwater.positions') FROM generate_series(1, 8)"
+OPEN = """
+INSERT INTO headwater.events (version, time, id, type_version, codec, kind, type, stream, data, meta)
+VALUES (1, 0, gen_random_uuid(), 1, 0, 'event', 't', 't/slow', '{}', '{}')
+"""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[PostgresDatabase]:
+    found = PostgresDatabase(url, CLOCK)
+    await found.open()
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
+def booking(number: int) -> WriteSet:
+    data = msgspec.json.encode({"key": "k", "number": number})
+    draft = Draft("event", CLOCK.new_id(), "desk.Booked", 1, JSON, 1, data, b"{}")
+    return WriteSet(appends=[Append("desk.Entry/k", ANY, [draft])])
+
+
+async def book(database: Database, *numbers: int) -> int:
+    """Book these; the position of the last."""
+    answers = [stands(one) for one in await database.commit([booking(number) for number in numbers])]
+    return answers[-1].position
+
+
+async def rebuilt(database: Database) -> list[tuple[object, ...]]:
+    """Rebuild, and look."""
+    app = App("desk", store="memory:", channel="memory:")
+    app.add(Entry, Copy)
+    projection = next(iter(app.declared.projections.values()))
+    await rebuild(READER, projection, app.schema, database, lambda done, of: None)
+    return [tuple(row) for row in (await database.rows(projection.table, [("k",)])).values()]
+
+
+async def made(database: Database) -> None:
+    app = App("desk", store="memory:", channel="memory:")
+    app.add(Entry, Copy)
+    await database.create_table(next(iter(app.declared.projections.values())).table)
+
+
+def test_what_comes_after_the_live_reader_is_not_folded_though_positions_have_gaps(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as database:
+            await made(database)
+            await book(database, 1)
+            run(url, BURN)
+            place = await book(database, 2)
+            await book(database, 3, 4)
+            await database.commit([WriteSet(checkpoints=[Checkpoint(READER, place, 0)])])
+            assert await rebuilt(database) == [("k", 2, 3)]
+
+    asyncio.run(main())
+
+
+def test_what_this_process_is_not_sure_of_yet_is_waited_for(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as database:
+            await made(database)
+            run(url, BURN)
+            place = await book(database, 1)
+            await database.commit([WriteSet(checkpoints=[Checkpoint(READER, place, 0)])])
+        with closing(psycopg.connect(url)) as slow:
+            slow.execute(OPEN)
+            async with opened(url) as late:  # it cannot know that nothing below that place is still to come
+                assert await late.read(0, 10) == []
+                rebuilding = asyncio.create_task(rebuilt(late))
+                await asyncio.sleep(0.2)
+                assert not rebuilding.done()
+                slow.rollback()
+                assert await rebuilding == [("k", 1, 1)]
+
+    asyncio.run(main())
