@@ -22,8 +22,11 @@ from headwater.source import Batch
 from tests.fault.rigs import kill
 from tests.fault.rigs.kill_plan import AT_BIRTH, points_of
 from tests.fault.rigs.trial import TrialResult, isolated
+from tests.servers.postgres import Databases
 
 SOME = [name for name in kill.POINTS if not name.startswith(AT_BIRTH)][::2]
+
+SOME_ON_A_SERVER = ("postgres.committing", "postgres.committed", "consumer.committed", "feed.acknowledged")
 
 
 def some(seed: int) -> TrialResult:
@@ -34,6 +37,16 @@ def some(seed: int) -> TrialResult:
 def test_kill() -> None:
     found = isolated(some, 1)
     assert (found.violations, found.trials > 5) == ([], True)
+
+
+def some_on_a_server(seed: int, store: str = "") -> TrialResult:
+    return kill.world(seed, SOME_ON_A_SERVER, store=store)
+
+
+@pytest.mark.timeout(150)
+def test_kill_on_a_server(postgres: Databases) -> None:
+    found = isolated(partial(some_on_a_server, store=postgres.server_url), 1)
+    assert (found.violations, found.trials > 2) == ([], True)
 
 
 def test_every_point_has_a_process_that_comes_to_it() -> None:
