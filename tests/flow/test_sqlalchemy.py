@@ -7,198 +7,52 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import create_engine, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
 
 from headwater import (
-    Aggregate,
     App,
-    Command,
-    Committed,
-    ConfigurationError,
     Conflict,
-    DeclarationError,
     Event,
     KeyReused,
     Metadata,
-    ReadModel,
     Recorded,
-    SchemaError,
-    decide,
-    evolve,
 )
-from headwater.adapters.memory import MemoryBroker, MemoryChannel
+from headwater.adapters.memory import MemoryChannel
 from headwater.app import open_database
 from headwater.clock import SystemClock
 from headwater.database import Database
-from headwater.sqlalchemy import Outbox
+from tests.flow.outbox import (
+    AWAITED,
+    DRIVERS,
+    POSTGRES,
+    SQLITE,
+    Count,
+    Left,
+    Order,
+    Placed,
+    Shipped,
+    Shop,
+    Store,
+    Total,
+    shop,
+    store_of,
+    within,
+)
 from tests.flow.rig import played
 
 ROOT = Path(__file__).parents[2]
-DRIVERS = [
-    "sqlite+headwater",
-    "sqlite+headwater async",
-    "postgresql+psycopg",
-    "postgresql+psycopg async",
-    "postgresql+psycopg2",
-    "postgresql+asyncpg async",
-]
-SQLITE, POSTGRES = DRIVERS[:1], DRIVERS[2:3]
-AWAITED = [one for one in DRIVERS if one.endswith(" async")]
-BLOCKING = {"postgresql+asyncpg": "postgresql+psycopg"}
-AWAITING = {"postgresql+psycopg2": "postgresql+psycopg"}
-
-
-Store = tuple[str, str, bool]
-"""The URL of the log, the engine's driver, and whether it is one of asyncio."""
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(Base):
-    __tablename__ = "orders"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    total: Mapped[int]
-
-
-class Placed(Event, category="Order", tags="order_id"):
-    order_id: str
-    total: int
-
-
-class Shipped(Event, category="Order"):
-    order_id: str
-
-
-class Left(Event, category="Parcel"):
-    order_id: str
-
-
-class Homeless(Event):
-    order_id: str
-
-
-class Alien(Event, service="elsewhere", category="Order"):
-    order_id: str
-
-
-class Count(Command):
-    counter: str
-
-
-class Counted(Event):
-    counter: str
-
-
-class Counter(Aggregate, key="counter"):
-    @decide
-    def count(self, command: Count) -> Counted:
-        return Counted(command.counter)
-
-
-class Struck(Event, category="Counter"):
-    counter: str
-
-
-class Total(ReadModel, key="order_id", inline=True):
-    order_id: str = ""
-    total: int = 0
-
-    @evolve
-    def placed(self, event: Placed) -> None:
-        self.total += event.total
-
-
-def orders() -> App:
-    app = App("orders")
-    app.add(Placed, Shipped, Left, Counter, Total)
-    return app
-
-
-class Shop:
-    """A service with tables of its own in the database of its log."""
-
-    def __init__(self, store: str, driver: str, *, is_async: bool = False) -> None:
-        self.store = store
-        place = store.partition("://")[2]
-        self.place = f"{BLOCKING.get(driver, driver)}://{place}"
-        self.app = orders()
-        self.outbox = Outbox(self.app)
-        self.engine = create_engine(self.place)
-        self.asynchronous = create_async_engine(f"{AWAITING.get(driver, driver)}://{place}")
-        self.is_async = is_async
-
-    async def __aenter__(self) -> Shop:
-        clock = SystemClock()
-        self.database: Database = open_database(self.store, clock)
-        self.broker = MemoryBroker()
-        await self.database.open()
-        await self.app.connect(self.database, MemoryChannel(clock, self.broker))
-        await asyncio.to_thread(Base.metadata.create_all, self.engine)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.app.stop()
-        await self.asynchronous.dispose()
-        self.engine.dispose()
-
-    def set_isolation(self, level: Any) -> None:
-        self.engine = self.engine.execution_options(isolation_level=level)
-        self.asynchronous = self.asynchronous.execution_options(isolation_level=level)
-
-    async def do(self, work: Callable[[Session], Any]) -> Any:
-        """Do something in a transaction by the engine under test."""
-        if self.is_async:
-            async with AsyncSession(self.asynchronous) as session, session.begin():
-                return await session.run_sync(work)
-        return await asyncio.to_thread(within, self.engine, work)
-
-    def placing(self, order_id: str, **options: Any) -> Callable[[Session], Committed]:
-        """Writes an order and states that it was placed."""
-
-        def work(session: Session) -> Committed:
-            session.add(Order(id=order_id, total=5))
-            return self.outbox.append(session, order_id, Placed(order_id, 5), **options)
-
-        return work
-
-    async def rows(self) -> list[str]:
-        return sorted(await self.do(lambda session: list(session.scalars(select(Order.id)))))
-
-    async def log(self) -> list[Recorded]:
-        return await self.database.read(0, 10_000)
-
-    async def events(self) -> list[tuple[str, int]]:
-        return [(one.stream, one.version) for one in await self.log()]
-
-
-def within(engine: Engine, work: Callable[[Session], Any]) -> Any:
-    with Session(engine) as session, session.begin():
-        return work(session)
 
 
 @pytest.fixture(params=DRIVERS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    driver, _, is_async = request.param.partition(" ")
-    sqlite = driver.startswith("sqlite")
-    url = f"sqlite:///{tmp_path / 'orders.db'}" if sqlite else request.getfixturevalue("postgres").make()
-    return url, driver, bool(is_async)
-
-
-@asynccontextmanager
-async def shop(store: Store) -> AsyncIterator[Shop]:
-    url, driver, is_async = store
-    async with Shop(url, driver, is_async=is_async) as found:
-        yield found
+    return store_of(request, tmp_path)
 
 
 # --- together or not at all ---
@@ -400,7 +254,7 @@ import os, signal, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from headwater.sqlalchemy import Outbox
-from tests.flow.test_sqlalchemy import Order, Placed, orders
+from tests.flow.outbox import Order, Placed, orders
 session = Session(create_engine(sys.argv[1]))
 session.add(Order(id="a", total=5))
 session.flush()
@@ -427,62 +281,6 @@ async def test_a_process_that_dies_around_its_commit_leaves_both_or_neither(stor
         assert ("orders.Order/b", 1) in await found.events()
 
 
-# --- what is refused ---
-
-
-@pytest.mark.parametrize("store", SQLITE, indirect=True)
-@pytest.mark.parametrize(
-    ("event", "says"),
-    [
-        (Homeless("a"), r"class Homeless\(Event, category='…'\)"),
-        (Alien("a"), "elsewhere.Alien is a event of elsewhere; orders appends its own events"),
-        (Count("a"), "orders.Count is a command of orders; orders appends its own events"),
-        (Struck("a"), "Counter of orders states its own events: send it a command"),
-    ],
-)
-@played
-async def test_events_that_the_service_does_not_state_so_are_refused(store, event, says):
-    async with shop(store) as found:
-        with pytest.raises(DeclarationError, match=says):
-            await found.do(lambda session: found.outbox.append(session, "a", event))
-
-
-@pytest.mark.parametrize("store", SQLITE, indirect=True)
-@played
-async def test_an_append_has_a_key_and_events_of_one_category(store):
-    async with shop(store) as found:
-        for key, events in (("", [Shipped("a")]), ("a", [])):
-            with pytest.raises(SchemaError, match="names the key of its stream and has one event"):
-                await found.do(lambda session, key=key, events=events: found.outbox.append(session, key, *events))
-        with pytest.raises(DeclarationError, match=r"orders\.Order and of orders\.Parcel are not of one stream"):
-            await found.do(lambda session: found.outbox.append(session, "a", Shipped("a"), Left("a")))
-
-
-@played
-async def test_an_engine_without_transactions_is_refused(store):
-    async with shop(store) as found:
-        found.set_isolation("AUTOCOMMIT")
-        with pytest.raises(ConfigurationError, match="leave isolation_level away"):
-            await found.do(lambda session: found.outbox.append(session, "a", Shipped("a")))
-        assert await found.events() == []
-
-
-@pytest.mark.parametrize("store", [*SQLITE, *POSTGRES], indirect=True)
-def test_a_database_without_a_log_is_refused(store: Store) -> None:
-    found = Shop(*store[:2])
-    with pytest.raises(ConfigurationError, match="has no log: run `headwater db init`"):
-        within(found.engine, lambda session: found.outbox.append(session, "a", Shipped("a")))
-    found.engine.dispose()
-
-
-@pytest.mark.parametrize("store", SQLITE, indirect=True)
-def test_another_copy_of_sqlite_is_refused(store: Store) -> None:
-    engine = create_engine(store[0])
-    with pytest.raises(ConfigurationError, match=r"make the engine with sqlite\+headwater:///"):
-        within(engine, lambda session: Outbox(orders()).append(session, "a", Shipped("a")))
-    engine.dispose()
-
-
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("store", DRIVERS[2:], indirect=True)
 @played
@@ -501,3 +299,28 @@ async def test_where_a_transaction_sees_an_old_state_the_loser_is_told_to_run_it
         another.dispose()
         await found.do(lambda session: found.outbox.append(session, "a", Shipped("a"), expect=1))
         assert await found.events() == [("orders.Order/a", 1), ("orders.Order/a", 2)]
+
+
+@pytest.mark.parametrize("store", POSTGRES, indirect=True)
+@played
+async def test_of_transactions_that_wait_for_one_another_one_is_told_to_run_again(store):
+    async with shop(store) as found:
+        met = threading.Barrier(2)
+
+        def cross(first: str, second: str) -> Callable[[Session], bool]:
+            def work(session: Session) -> bool:
+                found.placing(first)(session)
+                met.wait(10)
+                try:
+                    found.outbox.append(session, second, Shipped(second))
+                except Conflict as conflict:
+                    assert "run yours again" in str(conflict)
+                    session.rollback()
+                    return False
+                return True
+
+            return work
+
+        assert sorted(await asyncio.gather(found.do(cross("a", "b")), found.do(cross("b", "a")))) == [False, True]
+        assert len(await found.rows()) == 1
+        assert len(await found.events()) == 2
