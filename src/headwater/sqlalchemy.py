@@ -101,6 +101,8 @@ class Outbox:
     ) -> WriteSet:
         if not key or not events:
             raise SchemaError("an append names the key of its stream and has one event at least")
+        if metadata and ("/" in metadata.tenant or ":" in metadata.tenant):
+            raise SchemaError(f"the tenant {metadata.tenant!r} cannot name streams: it must be without / and :")
         known = metadata or Metadata(command_key or self._app.clock.new_id())
         meta = encode_metadata(known)
         [category, *others] = dict.fromkeys(self._category(event) for event in events)
@@ -126,9 +128,9 @@ class Outbox:
             raise DeclarationError(
                 f"say what {name} is about, its stream is called so: class {name}(Event, category='…')"
             )
-        if found.category in self._app.declared.writing:
+        if not self._app.declared.is_free(found.category):
             raise DeclarationError(
-                f"{found.category} of {service} states its own events: send it a command, or name another category"
+                f"{found.category!r} of {service} is not for {name}: send a command to what is called so, or name another category"
             )
         return f"{service}.{found.category}"
 

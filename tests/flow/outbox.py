@@ -69,6 +69,10 @@ class Alien(Event, service="elsewhere", category="Order"):
     order_id: str
 
 
+class Odd(Event, category="commands"):
+    order_id: str
+
+
 class Count(Command):
     counter: str
 

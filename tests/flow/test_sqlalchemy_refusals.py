@@ -10,6 +10,7 @@ from sqlalchemy import create_engine
 from headwater import (
     ConfigurationError,
     DeclarationError,
+    Metadata,
     SchemaError,
 )
 from headwater.sqlalchemy import Outbox
@@ -21,6 +22,7 @@ from tests.flow.outbox import (
     Count,
     Homeless,
     Left,
+    Odd,
     Shipped,
     Shop,
     Store,
@@ -45,7 +47,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         (Homeless("a"), r"class Homeless\(Event, category='…'\)"),
         (Alien("a"), "elsewhere.Alien is a event of elsewhere; orders appends its own events"),
         (Count("a"), "orders.Count is a command of orders; orders appends its own events"),
-        (Struck("a"), "Counter of orders states its own events: send it a command"),
+        (Odd("a"), "'commands' of orders is not for Odd"),
+        (Struck("a"), "'Counter' of orders is not for Struck: send a command"),
     ],
 )
 @played
@@ -62,6 +65,9 @@ async def test_an_append_has_a_key_and_events_of_one_category(store):
         for key, events in (("", [Shipped("a")]), ("a", [])):
             with pytest.raises(SchemaError, match="names the key of its stream and has one event"):
                 await found.do(lambda session, key=key, events=events: found.outbox.append(session, key, *events))
+        tenant = Metadata(tenant="a:b")
+        with pytest.raises(SchemaError, match="the tenant 'a:b' cannot name streams"):
+            await found.do(lambda session: found.outbox.append(session, "a", Shipped("a"), metadata=tenant))
         with pytest.raises(DeclarationError, match=r"orders\.Order and of orders\.Parcel are not of one stream"):
             await found.do(lambda session: found.outbox.append(session, "a", Shipped("a"), Left("a")))
 

@@ -69,6 +69,10 @@ class Declarations:
         named = {one.removeprefix(f"{self.service}.") for one in (*self.deciders, *self.boundaries)}
         return {*named, *self.sagas, *self.handlers}
 
+    def is_free(self, category: str) -> bool:
+        """Whether streams of a category, without the service, are nobody's: neither anything's here nor of the service itself."""
+        return bool(NAME.match(category)) and category not in {*self.writing, *TAKEN}
+
     @property
     def sends(self) -> bool:
         """Whether anything in the app may send commands to the service itself."""
