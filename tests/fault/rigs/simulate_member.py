@@ -78,9 +78,11 @@ class Process:
 
     async def _start(self) -> None:
         seat = self.seat
+        for opening in (self.database.open, self._channel.open):
+            if not self.alive:
+                raise Killed
+            await opening()
         seat.scene.trace.note(self.name, "starts")
-        await self.database.open()
-        await self._channel.open()
         options = WiringOptions("beginning", seat.scene.retry, seat.chance.choice((1, 2, 5, 100)), journal=True)
         self._wiring = await wire(declared(seat.service), self.database, self._channel, self.clock, options)
         seat.safety.plans = {plan.consumer.name: plan for plan in self._wiring.plans}
