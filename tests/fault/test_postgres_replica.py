@@ -3,24 +3,95 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 
+import psycopg
 import pytest
 
 from headwater.adapters.postgres import PostgresDatabase
+from headwater.adapters.postgres.facts import LOCK
 from headwater.adapters.postgres.horizon import FORWARDS
 from headwater.adapters.postgres.rows import recorded
+from headwater.adapters.postgres.schema import STREAMS
 from headwater.adapters.postgres.statement import Statement
 from headwater.clock import SystemClock
 from headwater.database import Failed
 from headwater.errors import DatabaseReadOnly, SchemaMismatch
 from headwater.message import Recorded
-from tests.fault.test_postgres_gap import SECONDS, Writers, follow
 from tests.fault.test_postgres_outages import appending, opened
 from tests.servers.postgres import Databases, PostgresServer, run
 
+INSERT = """
+INSERT INTO headwater.events (version, time, id, type_version, codec, kind, type, stream, data, meta)
+SELECT coalesce(max(version), 0) + 1, 0, gen_random_uuid(), 1, 0, 'event', 't', %(s)s, '{}', '{}'
+FROM headwater.events WHERE stream = %(s)s RETURNING position
+"""
+WRITERS = 12
+SECONDS = 4.0
 CAUGHT_UP = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+
+
+class Writers:
+    """Threads that append to shared streams: slowly, with rollbacks, and with transactions that are prepared."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._over = threading.Event()
+        self._guard = threading.Lock()
+        self.committed: set[int] = set()
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(WRITERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, number: int) -> None:
+        chance = random.Random(number)
+        with closing(psycopg.connect(self._url, autocommit=True)) as connection:
+            while not self._over.is_set():
+                self._transact(connection, chance, f"{number}-{chance.random()}")
+
+    def _transact(self, connection: psycopg.Connection, chance: random.Random, name: str) -> None:
+        connection.execute("BEGIN")
+        buckets = sorted({chance.randrange(40) for _ in range(chance.choice((1, 1, 2)))})
+        connection.execute(LOCK, (STREAMS, buckets))
+        found = set()
+        for bucket in buckets:
+            found.add(connection.execute(INSERT, {"s": f"s/{bucket}"}).fetchone()[0])  # type: ignore[index]
+            if chance.random() < 0.2:
+                time.sleep(chance.random() * 0.05)
+        ending = chance.random()
+        if ending < 0.1:
+            connection.execute("ROLLBACK")
+            return
+        if ending < 0.2:
+            connection.execute(f"PREPARE TRANSACTION '{name}'")
+            time.sleep(chance.random() * 0.02)
+            connection.execute(f"COMMIT PREPARED '{name}'")
+        else:
+            connection.execute("COMMIT")
+        with self._guard:
+            self.committed |= found
+
+
+async def follow(read: Callable[[int, int], Awaitable[list[Recorded]]], over: Callable[[], bool]) -> list[Recorded]:
+    """All that a reader sees that goes on from the last position it saw."""
+    seen: list[Recorded] = []
+    while True:
+        ended = over()
+        page = await read(seen[-1].position if seen else 0, 100)
+        seen += page
+        if not page:
+            if ended:
+                return seen
+            await asyncio.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
