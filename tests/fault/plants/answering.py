@@ -23,10 +23,7 @@ CONTRACT = "tests/contract/test_database_memory.py::TestMemoryDatabase::"
 HANDLING = "tests/flow/test_handling.py::"
 
 
-@planted(
-    Promise.ATOMIC,
-    Suite(f"{CONTRACT}test_expect_is_exact"),
-)
+@planted(Promise.ATOMIC, Suite(f"{CONTRACT}test_expect_is_exact"), everywhere=True)
 def expected_version_not_checked() -> Patch:
     """An append stands whatever version its stream is at."""
     broken = JUDGE._log_broken
@@ -66,13 +63,14 @@ def rejection_on_a_stale_state() -> Patch:
     Promise.THREE_VALUED,
     Suite(f"{CONTRACT}test_a_key_that_is_known_is_answered_as_the_first_time"),
     Rig("simulate", "twice"),
+    everywhere=True,
 )
 def command_key_not_looked_up() -> Patch:
     """A command that comes again under its key is done again."""
     return mock.patch.object(JUDGE, "_repeated", lambda key, facts: None)
 
 
-@planted(Promise.THREE_VALUED, Suite(f"{CONTRACT}test_a_key_for_another_command_is_an_error"))
+@planted(Promise.THREE_VALUED, Suite(f"{CONTRACT}test_a_key_for_another_command_is_an_error"), everywhere=True)
 def command_key_for_any_command() -> Patch:
     """Another command under a known key is answered as the first was."""
 

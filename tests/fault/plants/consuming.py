@@ -27,14 +27,17 @@ NEVER = "has not come to an end|never|lost|missing"
 GAPS = "tests/flow/test_gaps.py::"
 
 
-@planted(Promise.NOTHING_LOST, Rig("simulate", "did not come to rest"), kill("feed.acknowledged", NEVER))
+@planted(
+    Promise.NOTHING_LOST, Rig("simulate", "did not come to rest"), kill("feed.acknowledged", NEVER), everywhere=True
+)
 def acknowledge_first() -> Patch:
     """A batch is acknowledged before anybody has custody of it."""
     run = Feed._run
 
     async def early(self: Any, batch: Any) -> None:
         await self.source.acknowledge(batch)
-        file = getattr(getattr(self.source, "subscription", None), "_file", None)
+        subscription = getattr(self.source, "subscription", None)
+        file = getattr(subscription, "_file", None) or getattr(subscription, "_desk", None)
         if file is not None:
             await file.flush()
         fault.point("feed.acknowledged")
@@ -61,7 +64,7 @@ def mark_set_from_anywhere() -> Patch:
     return mock.patch.object(JUDGE, "_inbox_broken", lambda write, facts: "")
 
 
-@planted(Promise.EFFECT_ONCE, Rig("simulate", "neither done nor held"), kill("consumer.ran", NEVER))
+@planted(Promise.EFFECT_ONCE, Rig("simulate", "neither done nor held"), kill("consumer.ran", NEVER), everywhere=True)
 def mark_before_effect() -> Patch:
     """Marks and checkpoints are committed before the effects, in a transaction of their own."""
     run = Consumer._run

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fault.rigs.on_server import ANY
 from tests.fault.rigs.runner import rig
 from tests.fault.rigs.trial import TrialResult
 
+ALWAYS = ("gap", "cut")
+"""Rigs that know nothing but a server."""
 FAILED = r": (AssertionError|Failed)\b"
 ROOT = Path(__file__).parents[3]
 IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
@@ -36,6 +40,12 @@ class Rig:
         """Make the trial of a seed."""
         found: TrialResult = getattr(rig(self.name), self.call)(seed, *self.arguments)
         return found.violations
+
+    def on_server(self) -> Rig | None:
+        """The same rig with a server under it."""
+        if self.name in ALWAYS or self.call == "on_server":
+            return self
+        return replace(self, arguments=(*self.arguments, ANY)) if self.call == "world" else None
 
 
 def kill(point: str, says: str) -> Rig:
@@ -64,6 +74,14 @@ class Suite:
         if not listener.ran:
             raise LookupError(f"{self.test} was not run")
         return listener.failures
+
+    def on_server(self) -> Suite | None:
+        """The same promise of the contract, kept by the adapter of a server."""
+        file, found, test = re.sub("Sqlite|Memory", "Postgres", self.test).partition("::")
+        moved = Suite(
+            re.sub("_(sqlite|memory).py", "_postgres.py", file) + found + test, self.says, self.seeds, self.slow
+        )
+        return moved if "::TestPostgres" in moved.test else None
 
 
 def warm_up(suites: Sequence[Suite]) -> None:

@@ -97,6 +97,7 @@ def attempts_counted_after() -> Patch:
     Suite(f"{ONCE}test_a_call_that_fails_otherwise_is_uncertain_listed_and_never_repeated"),
     Suite(f"{ONCE}test_a_crash_in_between_is_uncertain_and_a_crash_after_is_not"),
     kill("once.called", "told outside|twice"),
+    everywhere=True,
 )
 def once_repeated_blindly() -> Patch:
     """An outside effect whose outcome is not known is tried again."""

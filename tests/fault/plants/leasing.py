@@ -20,10 +20,7 @@ CONTRACT = "tests/contract/test_database_sqlite.py::TestSqliteDatabase::"
 LEASE = "tests/contract/test_sqlite_lease.py::"
 
 
-@planted(
-    Promise.EFFECT_ONCE,
-    Suite(f"{CONTRACT}test_a_set_of_another_epoch_writes_nothing"),
-)
+@planted(Promise.EFFECT_ONCE, Suite(f"{CONTRACT}test_a_set_of_another_epoch_writes_nothing"), everywhere=True)
 def lease_without_epoch() -> Patch:
     """Who once had a lease writes under it for ever."""
     broken = JUDGE._log_broken

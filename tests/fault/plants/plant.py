@@ -39,23 +39,31 @@ class Detector(Protocol):
         """Make one trial; what is wrong, in words."""
         ...
 
+    def on_server(self) -> Detector | None:
+        """The same on a server; None where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Plant:
-    """A bug that can be planted: while `apply` is entered, this process has it. `what` it does, in a sentence."""
+    """A bug that can be planted: while `apply` is entered, this process has it. `what` it does, in a sentence.
+
+    `everywhere`: the patch is of what every adapter runs, so that the bug is there on a server as well.
+    """
 
     name: str
     breaks: Promise
     apply: Callable[[], Patch]
     caught_by: tuple[Detector, ...]
     what: str
+    everywhere: bool = False
 
 
-def planted(breaks: Promise, *caught_by: Detector) -> Callable[[Callable[[], Patch]], Plant]:
+def planted(breaks: Promise, *caught_by: Detector, everywhere: bool = False) -> Callable[[Callable[[], Patch]], Plant]:
     """Make a function that gives a patch a plant of its name; its docstring says what it does."""
 
     def make(apply: Callable[[], Patch]) -> Plant:
-        return Plant(apply.__name__.replace("_", "-"), breaks, apply, caught_by, apply.__doc__ or "")
+        return Plant(apply.__name__.replace("_", "-"), breaks, apply, caught_by, apply.__doc__ or "", everywhere)
 
     return make
 

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from tests.fault.plants.apart import Lost, apart
 from tests.fault.plants.detectors import Suite, warm_up
 from tests.fault.plants.garden import growing, plants
 from tests.fault.plants.plant import Detector, Plant
+from tests.fault.rigs.on_server import serving
 
 PATIENCE = 90.0
 BROKEN = re.compile(r"\b(TypeError|AttributeError|NameError|ImportError|UnboundLocalError)\b")
@@ -115,18 +117,30 @@ def _planted(plant: Plant, detector: Detector, seed: int) -> list[str]:
         return detector.attempt(seed)
 
 
-def prove(wanted: Sequence[str], say: Callable[[str], None], *, quick: bool = False) -> list[Finding]:
-    """Prove the plants of these names, or all; with `quick`, each by its first detector that is soon done."""
+def prove(
+    wanted: Sequence[str], say: Callable[[str], None], *, quick: bool = False, on_server: bool = False
+) -> list[Finding]:
+    """Prove the plants of these names, or all; with `quick`, each by its first detector that is soon done.
+
+    With `on_server` the plants that are there on a server as well, each by the detectors that look there.
+    """
     prover, known = Prover(), plants()
     findings = []
     chosen = [known[name] for name in wanted] or list(known.values())
-    warm_up([one for plant in chosen for one in plant.caught_by if isinstance(one, Suite)])
+    seeing = {plant.name: _on_server(plant) if on_server else plant.caught_by for plant in chosen}
+    warm_up([one for detectors in seeing.values() for one in detectors if isinstance(one, Suite)])
     for plant in chosen:
-        detectors = [one for one in plant.caught_by if not one.slow][:1] if quick else plant.caught_by
+        detectors = seeing[plant.name]
+        detectors = [one for one in detectors if not one.slow][:1] if quick else detectors
         if detectors:
             findings.append(prover.prove(plant, detectors))
             say(findings[-1].line())
     return findings
+
+
+def _on_server(plant: Plant) -> Sequence[Detector]:
+    moved = [(one, one.on_server()) for one in plant.caught_by]
+    return [there for one, there in moved if there is not None and (plant.everywhere or there is one)]
 
 
 def names() -> list[str]:
@@ -134,11 +148,12 @@ def names() -> list[str]:
     return list(plants())
 
 
-def main(wanted: Sequence[str], *, as_json: bool, keep: bool) -> int:
+def main(wanted: Sequence[str], *, as_json: bool, keep: bool, store: str = "") -> int:
     """Prove plants and tell what caught them; 1 if one survives. `keep` puts the figures on the scorecard."""
     logging.getLogger("headwater").addHandler(logging.NullHandler())
     out = sys.stderr if as_json else sys.stdout
-    findings = prove(wanted, partial(print, file=out, flush=True))
+    with serving(store) if store else nullcontext():
+        findings = prove(wanted, partial(print, file=out, flush=True), on_server=bool(store))
     survived = [one.plant.name for one in findings if not one.caught]
     print(f"{len(findings)} planted, {len(findings) - len(survived)} caught", *survived, file=out)
     if keep:

@@ -13,6 +13,8 @@ import apsw
 from headwater import fault
 from headwater.adapters.memory import database as memory_database
 from headwater.adapters.memory import writing
+from headwater.adapters.postgres import database as postgres_database
+from headwater.adapters.postgres import writes as postgres_writes
 from headwater.adapters.sqlite import SqliteDatabase, session, tables, writer, writes
 from headwater.adapters.sqlite import database as sqlite_database
 from headwater.adapters.sqlite.file import PRAGMAS, File
@@ -107,6 +109,7 @@ def unknown_commit_tried_again() -> Patch:
     Promise.ATOMIC,
     Suite(f"{CONTRACT}test_of_a_set_that_falls_nothing_is_written"),
     Rig("simulate", "neither done nor held|come to rest"),
+    everywhere=True,
 )
 def fallen_set_half_written() -> Patch:
     """Of a set that does not stand, what concerns the inbox is written all the same."""
@@ -118,7 +121,7 @@ def fallen_set_half_written() -> Patch:
                 result.standing.append(WriteSet(marks=write.marks, checkpoints=write.checkpoints))
         return result
 
-    return patched("judge", half, writes, writing)
+    return patched("judge", half, writes, writing, postgres_writes)
 
 
 @planted(Promise.ATOMIC, Suite(f"{CONTRACT}test_a_fold_that_raises_fells_the_guilty_set_alone"))
@@ -169,7 +172,8 @@ def rebuilt_read_model_swapped_unseen() -> Patch:
         "tests/flow/test_read_models.py::"
         "test_a_batch_that_was_folded_on_the_old_rows_is_folded_again_on_the_rebuilt_ones"
     ),
+    everywhere=True,
 )
 def rebuilt_read_model_swapped_under_a_batch() -> Patch:
     """A batch that was folded on the old rows is written over the rebuilt ones."""
-    return patched("turn_of", lambda _: "another", memory_database, sqlite_database)
+    return patched("turn_of", lambda _: "another", memory_database, sqlite_database, postgres_database)

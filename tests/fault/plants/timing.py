@@ -61,6 +61,7 @@ def timer_fired_whether_or_not_it_is_there() -> Patch:
     Promise.ATOMIC,
     Suite(f"{CONTRACT}test_a_state_moves_only_from_the_version_it_is_at"),
     Suite("tests/flow/test_sagas.py::test_an_instance_that_another_process_has_moved_is_loaded_again"),
+    everywhere=True,
 )
 def saga_state_written_over() -> Patch:
     """The state of a saga is written though another has moved it meanwhile."""

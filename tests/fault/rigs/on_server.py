@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
-from tests.servers.postgres import Databases, install, shared_server
+from tests.servers.postgres import GIVEN, Databases, install, shared_server
 
 ANY = "postgresql"
 """In place of a URL: a server that is started for it."""
@@ -41,3 +43,11 @@ def started() -> Iterator[Databases]:
     install()
     with tempfile.TemporaryDirectory(prefix="headwater-rig-") as place, shared_server(Path(place)) as databases:
         yield databases
+
+
+@contextmanager
+def serving(store: str) -> Iterator[None]:
+    """Whoever needs a server meanwhile, in this process or one below it, uses the one at `store`, or one that is started."""
+    server = started() if store == ANY else nullcontext(Databases(f"{store.rstrip('/')}/postgres"))
+    with server as databases, mock.patch.dict(os.environ, {GIVEN: databases.url("postgres")}):
+        yield

@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rigs that are named, or all; 1 if a promise broke or no fault took effect, 130 after Ctrl-C."""
     options = _parse(arguments)
     if options.plants:
-        return plants().main(options.rigs, as_json=options.json, keep=options.scorecard)
+        return plants().main(options.rigs, as_json=options.json, keep=options.scorecard, store=options.store)
     logging.getLogger("headwater").addHandler(logging.NullHandler())
     wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None, options.store)
     reports: list[Report] = []
@@ -258,7 +258,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.rigs:
         if name not in known:
             parser.error(f"there is no {what} {name!r}; there are: {', '.join(known)}")
-    if options.store and (unfit := [one for one in options.rigs or known if not takes_store(one)]):
+    if (
+        options.store
+        and not options.plants
+        and (unfit := [one for one in options.rigs or known if not takes_store(one)])
+    ):
         parser.error(f"{unfit[0]} takes no store: name those that do")
     return options
 
