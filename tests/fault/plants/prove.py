@@ -156,8 +156,12 @@ def main(wanted: Sequence[str], *, as_json: bool, keep: bool, store: str = "") -
         findings = prove(wanted, partial(print, file=out, flush=True), on_server=bool(store))
     survived = [one.plant.name for one in findings if not one.caught]
     print(f"{len(findings)} planted, {len(findings) - len(survived)} caught", *survived, file=out)
+    on_server = " on a server" if store else ""
     if keep:
-        write_plants(about(["./dev", "prove", *sys.argv[1:]]), [one.as_data() for one in findings])
+        write_plants(
+            about(["./dev", "prove", *sys.argv[1:]]),
+            [one.as_data() | {"plant": f"{one.plant.name}{on_server}"} for one in findings],
+        )
     if as_json:
         for finding in findings:
             print(json.dumps(finding.as_data()))

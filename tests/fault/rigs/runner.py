@@ -150,7 +150,7 @@ def run(
     tell: Callable[[str], None] | None = None,
 ) -> Report:
     """Run one rig; Ctrl-C ends it early, and what was done is reported. `tell` takes the steps of a seed that is replayed."""
-    report, module = Report(name), rig(name)
+    report, module = Report(f"{name} on a server" if wanted.store else name), rig(name)
     began = told_at = time.monotonic()
     try:
         for seed in _seeds(wanted, module, report, began):
