@@ -44,7 +44,7 @@ def main() -> int:
             rows, durability = _over_postgres(options.store, options.works or postgres.WORKS, setting)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = as_data(about(["./dev", "bench", *sys.argv[1:]]), rows, durability)
+    found = as_data(about(["./dev", "bench", *_measured(sys.argv[1:])]), rows, durability)
     if options.json:
         write_json(options.json, found)
     if options.scorecard:
@@ -100,6 +100,12 @@ def _say_machine(setting: Setting) -> None:
         f"others use {noise.others:.2f} cores (quiet: < {OTHERS}), fdatasync p50 {noise.sync_ms:.2f} ms (< {SYNC_MS});"
         " what was not quiet is marked noisy"
     )
+
+
+def _measured(words: list[str]) -> list[str]:
+    """The words of the command that say what was measured, not where its files went."""
+    following = zip(["", *words], words, strict=False)
+    return [word for before, word in following if not {before, word} & {"--json", "--dir"}]
 
 
 if __name__ == "__main__":

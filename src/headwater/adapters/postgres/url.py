@@ -37,10 +37,10 @@ class Place:
     """
 
     def __init__(self, url: str) -> None:
-        url, self.pooled = _pooled(url)
         if not url.startswith(SCHEMES):
             raise ConfigurationError(f"{_example(url)}: write postgresql://user@host:5432/database")
         try:
+            url, self.pooled = _pooled(url)
             given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
         except (psycopg.Error, UnicodeError) as error:  # its text may hold the password
             raise ConfigurationError(f"{_example(url)}: write postgresql://user@host:5432/database") from error
