@@ -46,5 +46,5 @@ def parse_url(url: str, clock: Clock) -> tuple[str, Clock, ChannelOptions]:
         raise ConfigurationError(
             f"{redact(place)!r}: an option is negative or over {GREATEST:,}, or there are more than {MOST} partitions"
         )
-    found = f"{place}?{urlencode(others, quote_via=quote)}" if others else place
-    return found, clock, ChannelOptions(**options)  # type: ignore[arg-type]  # each has the type of its field
+    kept = urlencode(others, errors="surrogatepass", quote_via=quote)
+    return f"{place}?{kept}" if others else place, clock, ChannelOptions(**options)  # type: ignore[arg-type]  # each has the type of its field

@@ -75,7 +75,7 @@ def _pooled(url: str) -> tuple[str, bool]:
         return url, False
     if found != ["transaction"]:
         raise ConfigurationError(f"pooler={found[-1]} is no option of a PostgreSQL URL: write pooler=transaction")
-    others = urlencode([pair for pair in pairs if pair[0] != POOLER], quote_via=quote)
+    others = urlencode([pair for pair in pairs if pair[0] != POOLER], errors="surrogatepass", quote_via=quote)
     return (f"{place}?{others}" if others else place), True
 
 
