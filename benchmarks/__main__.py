@@ -44,7 +44,7 @@ def main() -> int:
             rows, durability = _over_postgres(options.store, options.works or postgres.WORKS, setting)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = as_data(about(["./dev", "bench", *_measured(sys.argv[1:])]), rows, durability)
+    found = as_data(about(["./dev", "bench", *_without_files(sys.argv[1:])]), rows, durability)
     if options.json:
         write_json(options.json, found)
     if options.scorecard:
@@ -102,7 +102,7 @@ def _say_machine(setting: Setting) -> None:
     )
 
 
-def _measured(words: list[str]) -> list[str]:
+def _without_files(words: list[str]) -> list[str]:
     """The words of the command that say what was measured, not where its files went."""
     following = zip(["", *words], words, strict=False)
     return [word for before, word in following if not {before, word} & {"--json", "--dir"}]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from .tables import EVENT, HISTORY, KEY, EventRow, KeyRow, connect
 
 ONE_EVENT = EVENT + f"({', '.join('?' * 11)})"
@@ -24,10 +26,14 @@ class Driver:
         with self._turn:
             execute = self.connection.execute
             execute("BEGIN IMMEDIATE")
-            for row in events:
-                execute(ONE_EVENT, row)
-            for key in keys:
-                execute(ONE_KEY, key)
+            try:
+                for row in events:
+                    execute(ONE_EVENT, row)
+                for key in keys:
+                    execute(ONE_KEY, key)
+            except apsw.ConstraintError:
+                execute("ROLLBACK")
+                raise
             execute("COMMIT")
 
     def history(self, stream: str) -> list[tuple[str, bytes]]:

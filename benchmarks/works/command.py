@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from uuid import UUID
 
+import apsw
 import msgspec
 from eventsourcing.persistence import RecordConflictError
 
@@ -151,7 +152,12 @@ def _raw(writers: int, path: Path, seconds: float, next_one: Next) -> Figures:
 
     def send() -> None:
         number = next_one()
-        driver.commit(*decided(number, driver.history(tables.stream(number))))
+        while True:
+            try:
+                driver.commit(*decided(number, driver.history(tables.stream(number))))
+                return
+            except apsw.ConstraintError:  # a thread that was kept waiting for a whole round of orders
+                continue
 
     done = threads(writers, seconds, send)
     driver.close()
