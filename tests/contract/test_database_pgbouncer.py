@@ -19,9 +19,9 @@ from tests.servers.pgbouncer import install, pgbouncer
 from tests.servers.postgres import Databases, Unavailable
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pooler(postgres_server: Databases) -> Iterator[str]:
-    """The place of a pooler before the server."""
+    """The place of a pooler before the server, new for each test: Debian's dies now and then after a hundred."""
     try:
         install()
         with pgbouncer(postgres_server.url("postgres")) as url:
