@@ -189,12 +189,8 @@ def has_field(payload: type, name: str) -> bool:
     return hasattr(payload, name) or any(name in vars(base).get("__annotations__", {}) for base in payload.__mro__)
 
 
-class Aggregate(Folded):
-    """A consistency boundary: fields with defaults, `@decide` methods for commands, `@evolve` methods for events.
-
-    Class keywords: `key`, the name of the command field that names the stream, and `category`, its stored name
-    (by default `<service>.<ClassName>`).
-    """
+class Deciding(Folded):
+    """What commands are decided on; the base of aggregates and decisions."""
 
     __key__: ClassVar[str] = ""
     __category__: ClassVar[str] = ""
@@ -203,6 +199,20 @@ class Aggregate(Folded):
         super().__init_subclass__()
         cls.__key__ = key or cls.__key__
         cls.__category__ = category
+
+
+def category_of(deciding: type[Deciding], service: str) -> str:
+    """The stored name of the streams of an aggregate or a decision."""
+    category = deciding.__category__ or deciding.__name__
+    return category if category.startswith(f"{service}.") else f"{service}.{category}"
+
+
+class Aggregate(Deciding):
+    """A consistency boundary: fields with defaults, `@decide` methods for commands, `@evolve` methods for events.
+
+    Class keywords: `key`, the name of the command field that names the stream, and `category`, its stored name
+    (by default `<service>.<ClassName>`).
+    """
 
 
 def decider_of(aggregate: type[Aggregate], service: str) -> Decider:
@@ -218,6 +228,5 @@ def decider_of(aggregate: type[Aggregate], service: str) -> Decider:
             raise DeclarationError(
                 f"{command.__name__} has no field {aggregate.__key__!r}, the key of {aggregate.__name__}"
             )
-    category = aggregate.__category__ or aggregate.__name__
-    full = category if category.startswith(f"{service}.") else f"{service}.{category}"
-    return Decider(full, aggregate.__key__, aggregate, decisions, methods_by_type(aggregate, "__evolves__"))
+    category = category_of(aggregate, service)
+    return Decider(category, aggregate.__key__, aggregate, decisions, methods_by_type(aggregate, "__evolves__"))

@@ -7,11 +7,20 @@ tags. These make the query of the decision, and so the condition of its append: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from msgspec import Struct
 
-from headwater.decider import Decide, Evolve, Folded, argument_types, field_types, has_field, methods_by_type
+from headwater.decider import (
+    Decide,
+    Deciding,
+    Evolve,
+    argument_types,
+    category_of,
+    field_types,
+    has_field,
+    methods_by_type,
+)
 from headwater.errors import DeclarationError
 from headwater.message import tag_of
 from headwater.schema import Schema
@@ -70,21 +79,13 @@ def query_of(boundary: Boundary, command: Any, schema: Schema) -> Query:
     return Query(tuple(items), tuple(evolvers))
 
 
-class Decision(Folded):
+class Decision(Deciding):
     """One decision over several streams: fields with defaults, `@decide` for commands, `@evolve(by=…)` for events.
 
     An evolve method takes the events that carry the tags named by `by`, with the values that the command has in the fields of
     these names; `by={"tag": "field"}` where the field has another. Class keywords: `key`, the name of the command field that
     names the stream of its events, and `category`, the stored name of these streams (by default `<service>.<ClassName>`).
     """
-
-    __key__: ClassVar[str] = ""
-    __category__: ClassVar[str] = ""
-
-    def __init_subclass__(cls, *, key: str = "", category: str = "") -> None:
-        super().__init_subclass__()
-        cls.__key__ = key or cls.__key__
-        cls.__category__ = category
 
 
 def boundary_of(decision: type[Decision], service: str) -> Boundary:
@@ -102,9 +103,7 @@ def boundary_of(decision: type[Decision], service: str) -> Boundary:
                 raise DeclarationError(
                     f"{command.__name__} has no field {field!r}, by which {decision.__name__} decides"
                 )
-    category = decision.__category__ or decision.__name__
-    full = category if category.startswith(f"{service}.") else f"{service}.{category}"
-    return Boundary(full, decision.__key__, decision, decide, parts)
+    return Boundary(category_of(decision, service), decision.__key__, decision, decide, parts)
 
 
 def _parts(decision: type[Decision]) -> Iterator[Part]:
