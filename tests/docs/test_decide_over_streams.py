@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "decide-over-streams.md"
-BLOCKS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+from tests.docs.page import files, run, write
+
+FILES = files("docs/how-to/decide-over-streams.md")
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    for name, text in BLOCKS:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
-
-
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50, check=False
-    )
+    return write(FILES, tmp_path)
 
 
 def test_the_school_does_what_its_comments_say(written: Path) -> None:
@@ -48,5 +39,5 @@ def test_its_tests_pass(written: Path) -> None:
     ids=lambda checker: checker[0],
 )
 def test_they_are_clean_under(written: Path, checker: tuple[str, ...]) -> None:
-    done = run(written, "-m", *checker, *sorted(name for name, _ in BLOCKS))
+    done = run(written, "-m", *checker, *sorted(FILES))
     assert done.returncode == 0, done.stdout

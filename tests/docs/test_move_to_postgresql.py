@@ -10,20 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+from tests.docs.page import ROOT, files
 from tests.servers.postgres import Databases
 from tests.servers.postgres import run as asked
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "move-to-postgresql.md"
 COMMANDS = re.findall(r"^headwater (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-BANK = re.search(r"```python\n# bank\.py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+BANK = files("README.md")["bank.py"]
 
 STATEMENT = "SELECT account_id, withdrawn_cents FROM statement"
 
 
 def test_the_commands_of_the_page_do_what_it_says(postgres: Databases, tmp_path: Path) -> None:
-    assert BANK is not None
-    (tmp_path / "bank.py").write_text(BANK[1], encoding="utf-8")
+    (tmp_path / "bank.py").write_text(BANK, encoding="utf-8")
     url = postgres.make()
     environment = os.environ | {"HEADWATER_STORE": url, "HEADWATER_CHANNEL": url}
 

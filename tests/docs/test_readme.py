@@ -1,28 +1,19 @@
 """The README's examples: they run as they stand, and they are clean under mypy and pyright in strict use."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-FILES = dict(BLOCKS)
+from tests.docs.page import files, run, write
+
+FILES = files("README.md")
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    for name, text in BLOCKS:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    return tmp_path
-
-
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=50, check=False
-    )
+    return write(FILES, tmp_path)
 
 
 def test_the_bank_does_what_its_comments_say(written: Path) -> None:
