@@ -1,4 +1,4 @@
-"""The channel contract: publish, fetch, acknowledge. A channel is disposable; the log is the truth."""
+"""The channel contract: routes, publish, fetch, acknowledge. A channel is disposable; the log is the truth."""
 
 from __future__ import annotations
 
@@ -11,12 +11,31 @@ Start = Literal["beginning", "now"]
 
 
 class ChannelCapabilities(Struct, frozen=True, gc=False):
-    """What a channel can do: delay, keep the producer's position itself, survive its processes, and its largest message."""
+    """What a channel can do: delay, keep the producer's position itself, survive its processes, and its largest message.
+
+    `history`: a group that is new to a topic may start at its beginning; without, it gets what is published from then on.
+    """
 
     delay: bool
     producer_position: bool
     durable: bool
     max_bytes: int
+    history: bool = True
+
+
+class Route(Struct, frozen=True, gc=False):
+    """A topic, and those of its groups that are known."""
+
+    topic: str
+    groups: tuple[str, ...] = ()
+
+
+class Finding(Struct, frozen=True, gc=False):
+    """What a channel has not, has unsafe or cannot do for a route: `what` it is about, and `why` with what to do."""
+
+    state: Literal["missing", "unsafe", "impossible"]
+    what: str
+    why: str
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -85,6 +104,14 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
+        ...
+
+    async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        """What is missing or unsafe for these routes, looked up and not changed. Raises ChannelError."""
+        ...
+
+    async def establish(self, routes: Sequence[Route]) -> list[str]:
+        """Make what is missing for these routes, and keep what is there; the names of what was made. Raises ChannelError."""
         ...
 
     async def publish(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from headwater.app.declared import Declarations
-from headwater.channel import Channel, Start, Subscription
+from headwater.app.routes import control_of, refuse, routes
+from headwater.channel import Channel, Route, Start, Subscription
 from headwater.checkpoint import Consuming
 from headwater.clock import Clock
 from headwater.consumer import (
@@ -35,6 +37,7 @@ from headwater.retry import Retry
 from headwater.saga import SagaWorker
 from headwater.scheduler import Scheduler
 from headwater.tail import Tail
+from headwater.telemetry import signal
 
 FenceOf = Callable[[str], Callable[[], Fence | None]]
 
@@ -119,6 +122,7 @@ class Wiring:
 
     async def flows(self, member: str, fence_of: FenceOf) -> list[Wired]:
         """Join the channel and make all flows; `fence_of` gives the fence of a lease by name."""
+        await self._check_channel()
         await self.database.register(self._register())
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"))
         wired = [
@@ -134,10 +138,21 @@ class Wiring:
         for plan in self.plans:
             name = plan.consumer.name
             wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
-        control = await self.channel.subscribe(f"{self.service}.control", [f"{self.service}.control"], member, "now")
+        control_topic = control_of(self.service)
+        control = await self.channel.subscribe(control_topic, [control_topic], member, "now")
         self.subscriptions.append(control)
         wired.append(Wired("answering", Answering(self.service, self.database, self.channel, relay, control), ""))
         return wired
+
+    def routes(self) -> list[Route]:
+        """Every topic that the app publishes or consumes, with its groups."""
+        return routes(self.declared, {topic for plan in self.plans for topic in plan.topics})
+
+    async def _check_channel(self) -> None:
+        findings = await self.channel.examine(self.routes())
+        refuse(findings, self.service)
+        for one in findings:
+            signal("channel.unsafe", logging.WARNING, service=self.service, what=one.what, why=one.why)
 
     async def leave(self) -> None:
         """Leave the channel's groups."""

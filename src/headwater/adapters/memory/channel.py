@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from weakref import WeakValueDictionary
 
 from headwater.adapters.memory.broker import Group, MemoryBroker
-from headwater.channel import ChannelCapabilities, Delivery, GroupLag, Publication, Start
+from headwater.channel import ChannelCapabilities, Delivery, Finding, GroupLag, Publication, Route, Start
 from headwater.clock import Clock
 from headwater.errors import ChannelError, ChannelFull, ConfigurationError
 
@@ -68,6 +68,12 @@ class MemoryChannel:
         self._opened = False
         for member in list(self._members):
             member.leave()
+
+    async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        return []
+
+    async def establish(self, routes: Sequence[Route]) -> list[str]:
+        return []
 
     async def publish(
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0

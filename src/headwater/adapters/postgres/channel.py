@@ -38,7 +38,7 @@ from headwater.adapters.postgres.migrations import migrating
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Pool, Server, undo
 from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined
 from headwater.adapters.postgres.url import Place
-from headwater.channel import ChannelCapabilities, GroupLag, Publication, Start
+from headwater.channel import ChannelCapabilities, Finding, GroupLag, Publication, Route, Start
 from headwater.clock import Clock
 from headwater.errors import ChannelError, ChannelFull, ConfigurationError, HeadwaterError
 
@@ -102,6 +102,12 @@ class PostgresChannel:
             closing.push_async_callback(desk.close)
             for member in self._members:
                 closing.push_async_callback(member.close)
+
+    async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        return []
+
+    async def establish(self, routes: Sequence[Route]) -> list[str]:
+        return []
 
     async def publish(
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0

@@ -17,7 +17,7 @@ from headwater.adapters.sqlite.channel_options import PARTITIONS, ChannelOptions
 from headwater.adapters.sqlite.channel_schema import LAG, PRODUCER
 from headwater.adapters.sqlite.channel_subscription import SqliteSubscription
 from headwater.adapters.sqlite.channel_writes import Join, Prepare, Publish, Trim
-from headwater.channel import ChannelCapabilities, GroupLag, Publication, Start
+from headwater.channel import ChannelCapabilities, Finding, GroupLag, Publication, Route, Start
 from headwater.clock import Clock
 from headwater.errors import ChannelError, ChannelFull, ConfigurationError
 
@@ -74,6 +74,12 @@ class SqliteChannel:
             closing.push_async_callback(file.close)
             for member in self._members:
                 closing.push_async_callback(member.close)
+
+    async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        return []
+
+    async def establish(self, routes: Sequence[Route]) -> list[str]:
+        return []
 
     async def publish(
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0

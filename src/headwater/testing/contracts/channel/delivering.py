@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headwater.channel import Publication
+from headwater.channel import Publication, Route
 from headwater.testing.contracts.channel.scene import ChannelCase, Scene, bodies, in_order, messages, scenario
 
 
@@ -82,6 +82,8 @@ class Delivering(ChannelCase):
 
     @scenario
     async def test_a_new_group_starts_at_the_beginning_or_now(self, scene: Scene) -> None:
+        if not scene.channel.capabilities.history:
+            return
         await scene.channel.publish(messages("orders", range(5), 3))
         beginning = await scene.join("a", "orders")
         now = await scene.join("b", "orders", start="now")
@@ -94,7 +96,22 @@ class Delivering(ChannelCase):
         assert sorted(bodies(await scene.take(again, 5))) == list(range(5, 10)), "the group is not new"
 
     @scenario
+    async def test_a_new_group_gets_what_is_published_once_its_route_stands(self, scene: Scene) -> None:
+        await scene.channel.establish([Route("orders", ("a", "b"))])
+        await scene.channel.publish(messages("orders", range(5), 3))
+        assert sorted(bodies(await scene.take(await scene.join("a", "orders"), 5))) == list(range(5))
+        assert sorted(bodies(await scene.take(await scene.join("b", "orders"), 5))) == list(range(5))
+
+    @scenario
+    async def test_what_was_established_is_kept_when_it_is_again(self, scene: Scene) -> None:
+        await scene.channel.publish(messages("orders", range(5), 3))
+        assert await scene.channel.establish([Route("orders", ("g",))]) == []
+        assert await scene.channel.examine([Route("orders", ("g",))]) == []
+        assert sorted(bodies(await scene.take(await scene.join("g", "orders"), 5))) == list(range(5))
+
+    @scenario
     async def test_a_topic_that_is_new_to_a_group_is_not_skipped(self, scene: Scene) -> None:
+        await scene.channel.establish([Route("mail", ("g",))])
         await scene.channel.publish(messages("orders", range(3), 3) + messages("mail", range(10, 13), 3))
         first = await scene.join("g", "orders")
         await scene.take_all([first], 3)
@@ -109,6 +126,7 @@ class Delivering(ChannelCase):
 
     @scenario
     async def test_a_topic_that_was_left_waits_where_it_was_left(self, scene: Scene) -> None:
+        await scene.channel.establish([Route("mail", ("g",))])
         await scene.channel.publish(messages("orders", range(3)) + messages("mail", range(10, 13)))
         both = await scene.join("g", "orders", "mail")
         await scene.take_all([both], 6)

@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater.channel import Channel, Delivery, GroupLag, Publication, Start, Subscription
+from headwater.channel import Channel, Delivery, GroupLag, Publication, Route, Start, Subscription
 from headwater.clock import Clock, SystemClock
 from headwater.errors import ChannelError
+
+ROUTES = (Route("orders", ("g",)), Route("payments"), Route("mail"), Route("late"))
+"""What stands before a test begins: a channel without history keeps for a group only what comes after its route."""
 
 Taken = list[tuple[int, Delivery]]
 """Deliveries in the order they came, each with the index of the member that got it."""
@@ -62,7 +65,9 @@ class Scene:
         self, group: str, *topics: str, member: str = "m1", start: Start = "beginning", channel: Channel | None = None
     ) -> Subscription:
         """A member of a group, once it gets messages."""
-        return await (channel or self.channel).subscribe(group, topics, member, start)
+        joined = channel or self.channel
+        await joined.establish([Route(topic, (group,)) for topic in topics])
+        return await joined.subscribe(group, topics, member, start)
 
     async def take(self, subscription: Subscription, count: int, *, limit: int = 100) -> list[Delivery]:
         """Exactly so many deliveries, not acknowledged."""
@@ -117,6 +122,7 @@ def scenario(test: Callable[[Any, Scene], Coroutine[Any, Any, None]]) -> Callabl
         clock = suite.clock()
         scene = Scene(suite, await suite.make(tmp_path, clock), clock, tmp_path)
         try:
+            await scene.channel.establish(ROUTES)
             await test(suite, scene)
         finally:
             for handle in reversed(scene.handles):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
-from headwater.channel import Channel, Delivery, Publication, Start, Subscription
+from headwater.channel import Channel, Delivery, Publication, Route, Start, Subscription
 from headwater.errors import ChannelError
 from headwater.testing.contracts.channel.scene import ChannelCase
 from headwater.testing.contracts.properties.ledger import Owed, Sent, rising
@@ -227,6 +227,7 @@ class ChannelMachine(Machine):
             start = "now" if now - self.began >= self.case.keeps * 1_000_000 else start
             self.owed[group] = Owed(group, GROUPS[group], start, now, self.numbered)
         self.joined += 1
+        await channel.establish([Route(topic, (group,)) for topic in GROUPS[group]])
         subscription = await channel.subscribe(group, GROUPS[group], f"m{self.joined}", start)
         self.seats.append(Seat(self.joined, group, subscription))
         self.owed[group].hands[self.joined] = deque()
