@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 
 from benchmarks.sample import line_json, order_id
+from headwater.adapters.sqlite.room import make_room
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
@@ -40,11 +41,12 @@ KeyRow = tuple[str, str, bytes, int, int, int]
 
 
 def connect(path: Path) -> apsw.Connection:
-    """A connection with our settings, and the tables."""
+    """A connection with our settings, and the tables; the log is as long as ours."""
     connection = apsw.Connection(str(path))
     for name, value in PRAGMAS.items():
         connection.pragma(name, value)
     connection.execute(TABLES)
+    make_room(connection, path)
     return connection
 
 

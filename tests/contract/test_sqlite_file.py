@@ -10,9 +10,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from headwater.adapters.sqlite import room
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import PRAGMAS, File, Reader
 from headwater.adapters.sqlite.migrations import migrate, version_of
+from headwater.adapters.sqlite.room import WANTED, make_room
+from headwater.adapters.sqlite.session import OFTEN, Session
 from headwater.errors import (
     ConfigurationError,
     DatabaseError,
@@ -170,4 +173,46 @@ def test_a_migration_that_fails_changes_nothing(file: File) -> None:
         migrate(file, "test", [ONE, "CREATE TABLE one (a)"], now=1)
     connection = file.connect()
     assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(0,)]
+    connection.close()
+
+
+# --- room in the write-ahead log ---
+
+
+def test_who_writes_often_makes_room_at_once_and_nothing_else_changes(file: File) -> None:
+    migrate(file, "test", [ONE], now=1)
+    session = Session(file)
+    wal = file.path.with_name("a.db-wal")
+    lengths = []
+    for number in range(OFTEN + 2):
+        connection = session.begin()
+        connection.execute("INSERT INTO one VALUES (?)", (number,))
+        session.commit(connection)
+        session.end(connection)
+        lengths.append(wal.stat().st_size)
+    reader = Reader(file)
+    assert max(lengths[: OFTEN - 1]) < WANTED // 8, "who writes seldom takes no room"
+    assert lengths[OFTEN - 1] >= WANTED
+    assert lengths[-1] == lengths[OFTEN - 1], "and the log does not grow from there on"
+    assert reader.rows("SELECT a FROM one") == [(number,) for number in range(OFTEN + 2)]
+    assert reader.value("SELECT count(*) FROM sqlite_schema WHERE name = 'headwater_room'") == 0
+    assert reader.value("PRAGMA integrity_check") == "ok"
+    reader.close()
+    session.close()
+
+
+def test_room_is_made_once_and_not_where_the_disk_is_nearly_full(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate(file, "test", [ONE], now=1)
+    wal = file.path.with_name("a.db-wal")
+    connection = file.connect()
+    connection.execute("INSERT INTO one VALUES (0)")
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "SPARE", 1 << 40)
+        make_room(connection, file.path)
+    assert wal.stat().st_size < WANTED // 8
+    make_room(connection, file.path)
+    length = wal.stat().st_size
+    make_room(connection, file.path)
+    assert wal.stat().st_size == length >= WANTED
+    assert connection.pragma("cache_size") == PRAGMAS["cache_size"]
     connection.close()

@@ -8,10 +8,14 @@ import apsw
 
 from headwater.adapters.sqlite.faults import translate
 from headwater.adapters.sqlite.file import PRAGMAS, File
+from headwater.adapters.sqlite.room import make_room
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
 
 CERTAIN: Final = (apsw.FullError, apsw.BusyError, apsw.ConstraintError)
 """Failures of a COMMIT after which nothing is stored; any other leaves the outcome unknown."""
+
+OFTEN: Final = 8
+"""Transactions after which a process counts as one that writes often."""
 
 
 class Session:
@@ -20,6 +24,7 @@ class Session:
     def __init__(self, file: File) -> None:
         self._file = file
         self._lock = file.lock()
+        self._begun = 0
         self._connection: apsw.Connection | None = self._connect()
 
     def begin(self, *, wait: bool = True) -> apsw.Connection:
@@ -30,6 +35,9 @@ class Session:
             connection = self._connection
             if connection is None:
                 connection = self._connection = self._connect()
+            self._begun += 1
+            if self._begun == OFTEN:
+                make_room(connection, self._file.path)
             _begin(connection, wait=wait)
         except (apsw.Error, HeadwaterError) as error:
             self._lock.free()
