@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -30,11 +30,15 @@ class Broken(HeadwaterError):
 
 
 class Services:
-    """Starts, kills and stops the services of one folder; `environment` is added to theirs."""
+    """Starts, kills and stops the services of one folder; `environment` is added to theirs.
 
-    def __init__(self, folder: Folder, environment: Mapping[str, str]) -> None:
+    A part of a service, say `orders.customers`, that is named in `apart` runs in a process of its own.
+    """
+
+    def __init__(self, folder: Folder, environment: Mapping[str, str], apart: Sequence[str] = ()) -> None:
         self.folder = folder
         self.environment = environment
+        self.apart = apart
         self.kills = 0
         self._silence, self._end_of_silence = os.pipe()  # the services end when the second is closed
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -44,15 +48,18 @@ class Services:
     def start_all(self) -> None:
         """Start all, once what an earlier driver may have left running is gone."""
         self._end_leftovers()
-        for service in SERVICES:
+        for service in (*SERVICES, *self.apart):
             self.start(service)
 
     def start(self, service: str) -> None:
+        name, _, part = service.partition(".")
+        left = [one.removeprefix(f"{name}.") for one in self.apart if one.startswith(f"{name}.")]
+        parts = ["--only", part] if part else [word for one in left for word in ("--without", one)]
         with (self.folder.logs / f"{service}.log").open("ab") as log:
             self._running[service] = subprocess.Popen(
-                [sys.executable, "-m", MODULE, service, str(self.folder.path)],
+                [sys.executable, "-m", MODULE, name, str(self.folder.path), *parts],
                 cwd=self.folder.path,
-                env=self._environment(service),
+                env=self._environment(name),
                 stdin=self._silence,
                 stdout=log,
                 stderr=log,

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from headwater import App, ChannelError, ConfigurationError, DeclarationError, Event, ReadModel, Transaction, evolve
+from headwater import (
+    App,
+    ChannelError,
+    ConfigurationError,
+    DeclarationError,
+    Event,
+    ReadModel,
+    Stale,
+    Transaction,
+    evolve,
+)
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import Runner
 from headwater.clock import SystemClock
@@ -468,3 +478,57 @@ async def test_reading_ones_writes_waits_for_the_running_service(place):
         for n in range(1, 20):
             answer = await app.send(Bump("a"))
             assert (await app.get(Quiet, "a", after=answer)).n == n
+
+
+# --- parts of a service, each in a process of its own ---
+
+
+def with_parts(place: str) -> App:
+    app = producer(place)
+    app.add(Quiet)
+    return app
+
+
+@played
+async def test_a_part_runs_apart_from_the_rest(place):
+    rest, part = with_parts(place), with_parts(place)
+    await rest.start(without=["quiet"])
+    answer = await rest.send(Bump("a"))
+    with pytest.raises(Stale):
+        await rest.get(Quiet, "a", after=answer, timeout=0.4)
+    await part.start(only=["quiet"])
+    assert (await rest.get(Quiet, "a", after=answer)).n == 1
+    await part.stop()
+    await rest.stop()
+
+
+@played
+async def test_a_part_alone_neither_publishes_nor_consumes(place):
+    seen: list[tuple[str, int]] = []
+    part, rest = with_parts(place), with_parts(place)
+    async with mail(place, seen):
+        await part.start(only=["quiet"])
+        answer = await part.send(Bump("a"))
+        assert (await part.get(Quiet, "a", after=answer)).n == 1
+        assert seen == []
+        await rest.start(without=["quiet"])
+        await until(lambda: seen == [("a", 1)])
+        await rest.stop()
+        await part.stop()
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"only": ["nothing"]}, r"shop has no part 'nothing'; its parts are: commands, quiet"),
+        ({"without": ["nothing"]}, r"shop has no part 'nothing'"),
+        ({"only": ["quiet"], "without": ["quiet"]}, "--only and --without exclude each other"),
+        ({"only": ["commands"]}, r"shop\.commands takes from shop\.commands together with the rest of shop"),
+    ],
+)
+@played
+async def test_parts_that_cannot_run_apart_are_refused(place, parts, said):
+    app = with_parts(place)
+    with pytest.raises(ConfigurationError, match=said):
+        await app.start(**parts)
+    await app.stop()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from headwater.app.adapters import open_channel, open_database
 from headwater.app.declared import Declarations
+from headwater.app.parts import Parts
 from headwater.app.runner import Runner
 from headwater.app.wiring import Wiring, WiringOptions, wire
 from headwater.channel import Channel, Start
@@ -138,16 +139,17 @@ class App:
                 raise
         return self._wiring
 
-    async def start(self, member: str = "") -> None:
+    async def start(self, member: str = "", *, only: Iterable[str] = (), without: Iterable[str] = ()) -> None:
         """Run everything: handlers, read models, sagas, timers and the relay.
 
         `member` names this process among those of the service, the same at every start; without, it takes a free name.
+        `only` these parts run here, by their stored names, or all `without` them: others run them.
         """
         if self._runner is not None:
             raise ConfigurationError(f"the app {self.name!r} is running already")
         wiring = await self.connect()
         await wiring.channel.open()
-        self._runner = Runner(wiring, member)
+        self._runner = Runner(wiring, member, Parts(frozenset(only), frozenset(without)))
         await self._runner.start()
 
     async def stop(self) -> None:

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from headwater.app.wiring import Wired, Wiring
+from headwater.app.parts import Parts
+from headwater.app.wiring import ALL, Wired, Wiring
 from headwater.clock import Clock
 from headwater.database import Database
 from headwater.errors import Conflict, HeadwaterError
@@ -22,15 +23,16 @@ GRACE = 10.0
 
 
 class Runner:
-    """Runs all flows of one wired app as one member of its service.
+    """Runs the flows of one wired app, or of some of its parts, as one member of its service.
 
     Without a name for the member it takes the first seat that is free: a process that comes after one that died finds what
     that one had in hand under the same name.
     """
 
-    def __init__(self, wiring: Wiring, member: str = "") -> None:
+    def __init__(self, wiring: Wiring, member: str = "", parts: Parts = ALL) -> None:
         self.wiring = wiring
         self.member = member
+        self.parts = parts
         self.clock: Clock = wiring.clock
         self.database: Database = wiring.database
         self._leases: dict[str, Lease] = {}
@@ -42,7 +44,7 @@ class Runner:
     async def start(self) -> None:
         """Join the channel and start every flow."""
         self.member = self.member or await self._take_seat()
-        flows = await self.wiring.flows(self.member, self._fence_of)
+        flows = await self.wiring.flows(self.member, self._fence_of, self.parts)
         self._tasks = [asyncio.create_task(self._tend(wired), name=wired.name) for wired in flows]
         signal("app.started", service=self.wiring.service, member=self.member)
 

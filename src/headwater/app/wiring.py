@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from headwater.app.declared import Declarations
+from headwater.app.parts import Parts
 from headwater.app.routes import control_of, refuse, routes
 from headwater.channel import Channel, Route, Start, Subscription
 from headwater.checkpoint import Consuming
@@ -39,6 +40,7 @@ from headwater.scheduler import Scheduler
 from headwater.tail import Tail
 from headwater.telemetry import signal
 
+ALL = Parts()
 FenceOf = Callable[[str], Callable[[], Fence | None]]
 
 
@@ -120,24 +122,35 @@ class Wiring:
             await self.database.create_table(projection.table)
         self.database.fold_inline([inline_fold(projection, self.declared.schema) for projection in self.inline])
 
-    async def flows(self, member: str, fence_of: FenceOf) -> list[Wired]:
-        """Join the channel and make all flows; `fence_of` gives the fence of a lease by name."""
-        await self._check_channel()
+    async def flows(self, member: str, fence_of: FenceOf, parts: Parts = ALL) -> list[Wired]:
+        """Join the channel and make the flows of these parts; `fence_of` gives the fence of a lease by name."""
+        parts.check(self.service, {self._short(plan): plan.topics for plan in self.plans})
         await self.database.register(self._register())
+        wired = [] if parts.only else await self._common(member, fence_of)
+        for plan in self.plans:
+            if parts.run(self._short(plan)):
+                name = plan.consumer.name
+                if plan.logged:
+                    wired.append(self._log_feed(plan, fence_of(name)))
+                wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
+        return wired
+
+    def _short(self, plan: Plan) -> str:
+        return plan.consumer.name.removeprefix(f"{self.service}.")
+
+    async def _common(self, member: str, fence_of: FenceOf) -> list[Wired]:
+        """What a service runs whatever it is made of, and all that its channel feeds."""
+        await self._check_channel()
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"))
         wired = [
             Wired("relay", relay, "relay"),
             Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
         ]
-        wired += [self._log_feed(plan, fence_of(plan.consumer.name)) for plan in self.plans if plan.logged]
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
             asking = Asking(self.service, [plan.consumer.name for plan in fed], self.database, self.channel, self.clock)
             wired.append(Wired("asking", asking, "asking"))
-        for plan in self.plans:
-            name = plan.consumer.name
-            wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
         control_topic = control_of(self.service)
         control = await self.channel.subscribe(control_topic, [control_topic], member, "now")
         self.subscriptions.append(control)

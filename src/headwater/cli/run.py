@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
@@ -34,11 +35,13 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 @click.command()
 @click.argument("target", metavar="MODULE:APP", envvar="HEADWATER_APP")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--only", multiple=True, metavar="PART", help="Run nothing but this read model, saga or handler.")
+@click.option("--without", multiple=True, metavar="PART", help="Leave this part to another process.")
 @store_option
 @channel_option
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What goes to stderr.")
 @takes_where
-def command(where: Where, *, workers: int, log_level: str) -> int:
+def command(where: Where, *, workers: int, only: tuple[str, ...], without: tuple[str, ...], log_level: str) -> int:
     """Run a service until it is told to stop, with its log on stderr as JSON lines.
 
     SIGTERM or SIGINT: it fetches nothing more, finishes what is in hand within 10 seconds, and exits 0. A second one ends
@@ -49,14 +52,14 @@ def command(where: Where, *, workers: int, log_level: str) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what handlers print is seen when it is printed
     if workers == 1:
-        return asyncio.run(serve(app, where))
+        return asyncio.run(serve(app, where, only, without))
     from headwater.cli.workers import supervise
 
     found = where.settings_of(app)
     if "memory" in (scheme_of(found.store), scheme_of(found.channel)):
         raise ConfigurationError("memory:// lives in one process: leave out --workers, or use sqlite:///")
     asyncio.run(_try(found))
-    return asyncio.run(supervise(_child(where, log_level), workers))
+    return asyncio.run(supervise(_child(where, log_level, only, without), workers))
 
 
 async def _try(found: Settings) -> None:
@@ -67,20 +70,20 @@ async def _try(found: Settings) -> None:
         await one.close()
 
 
-def _child(where: Where, log_level: str) -> list[str]:
+def _child(where: Where, log_level: str, only: Sequence[str], without: Sequence[str]) -> list[str]:
     """The command line of one worker."""
-    urls = [
-        part for name, url in (("--store", where.store), ("--channel", where.channel)) if url for part in (name, url)
-    ]
-    return [sys.executable, "-m", "headwater", "run", str(where.target), "--log-level", log_level, *urls]
+    urls = [(name, url) for name, url in (("--store", where.store), ("--channel", where.channel)) if url]
+    parts = [("--only", part) for part in only] + [("--without", part) for part in without]
+    options = itertools.chain(("--log-level", log_level), *urls, *parts)
+    return [sys.executable, "-m", "headwater", "run", str(where.target), *options]
 
 
-async def serve(app: App, where: Where) -> int:
+async def serve(app: App, where: Where, only: Sequence[str] = (), without: Sequence[str] = ()) -> int:
     """Run an app in this process until it is told to stop."""
     stop = asyncio.Event()
     Stopping(asyncio.get_running_loop(), stop.set).listen()
     waiting = asyncio.ensure_future(stop.wait())
-    starting = asyncio.ensure_future(_start(app, where))
+    starting = asyncio.ensure_future(_start(app, where, only, without))
     try:
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
@@ -95,14 +98,14 @@ async def serve(app: App, where: Where) -> int:
     return 0
 
 
-async def _start(app: App, where: Where) -> None:
+async def _start(app: App, where: Where, only: Sequence[str], without: Sequence[str]) -> None:
     if where.store or where.channel:
         database = open_database(where.store, app.clock) if where.store else None
         channel = open_channel(where.channel, app.clock) if where.channel else None
         if database is not None:
             await database.open()
         await app.connect(database, channel)
-    await app.start()
+    await app.start(only=only, without=without)
 
 
 class Stopping:
