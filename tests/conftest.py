@@ -6,9 +6,10 @@ import os
 import pytest
 
 from tests.servers import postgres as postgres_programs
+from tests.servers.aws import aws, aws_server, own_aws
 from tests.servers.postgres import postgres, postgres_server
 
-__all__ = ["postgres", "postgres_server"]
+__all__ = ["aws", "aws_server", "own_aws", "postgres", "postgres_server"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,6 +14,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     """What a channel can do: delay, keep the producer's position itself, survive its processes, and its largest message.
 
     `history`: a group that is new to a topic may start at its beginning; without, it gets what is published from then on.
+    `ahead`: the next messages of a key may be fetched while those before are in hand; without, once they are acknowledged.
     """
 
     delay: bool
@@ -21,6 +22,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     durable: bool
     max_bytes: int
     history: bool = True
+    ahead: bool = True
 
 
 class Route(Struct, frozen=True, gc=False):

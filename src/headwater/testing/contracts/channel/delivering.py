@@ -31,7 +31,7 @@ class Delivering(ChannelCase):
             Publication("orders", "k", {"id": "4"}, large),
         ]
         assert await scene.channel.publish(every) == {}
-        found = await scene.take(await scene.join("g", "orders"), len(every))
+        found = await scene.drain(await scene.join("g", "orders"), len(every))
         assert {(d.key, d.body) for d in found} == {(p.key, p.body) for p in every}
         assert all(d.headers in [p.headers for p in every if p.body == d.body] for d in found)
 
@@ -65,7 +65,7 @@ class Delivering(ChannelCase):
         member = await scene.join("g", "orders")
         batches = [messages("orders", range(n * 10, n * 10 + 10), keys=7) for n in range(30)]
         assert await asyncio.gather(*map(scene.channel.publish, batches)) == [{}] * 30
-        assert sorted(bodies(await scene.take(member, 300))) == list(range(300))
+        assert sorted(bodies(await scene.drain(member, 300))) == list(range(300))
 
     @scenario
     async def test_every_group_gets_all_of_its_topics_and_nothing_else(self, scene: Scene) -> None:
@@ -73,8 +73,8 @@ class Delivering(ChannelCase):
         one = await scene.join("one", "payments")
         await scene.channel.publish(messages("orders", range(10), 3) + messages("payments", range(10, 20), 3))
         await scene.channel.publish(messages("mail", range(20, 30), 3))
-        assert sorted(bodies(await scene.take(both, 20))) == list(range(20))
-        taken = await scene.take(one, 10)
+        assert sorted(bodies(await scene.drain(both, 20))) == list(range(20))
+        taken = await scene.drain(one, 10)
         assert sorted(bodies(taken)) == list(range(10, 20))
         assert {delivery.topic for delivery in taken} == {"payments"}
         await scene.nothing(one)
@@ -99,15 +99,15 @@ class Delivering(ChannelCase):
     async def test_a_new_group_gets_what_is_published_once_its_route_stands(self, scene: Scene) -> None:
         await scene.channel.establish([Route("orders", ("a", "b"))])
         await scene.channel.publish(messages("orders", range(5), 3))
-        assert sorted(bodies(await scene.take(await scene.join("a", "orders"), 5))) == list(range(5))
-        assert sorted(bodies(await scene.take(await scene.join("b", "orders"), 5))) == list(range(5))
+        assert sorted(bodies(await scene.drain(await scene.join("a", "orders"), 5))) == list(range(5))
+        assert sorted(bodies(await scene.drain(await scene.join("b", "orders"), 5))) == list(range(5))
 
     @scenario
     async def test_what_was_established_is_kept_when_it_is_again(self, scene: Scene) -> None:
         await scene.channel.publish(messages("orders", range(5), 3))
         assert await scene.channel.establish([Route("orders", ("g",))]) == []
         assert await scene.channel.examine([Route("orders", ("g",))]) == []
-        assert sorted(bodies(await scene.take(await scene.join("g", "orders"), 5))) == list(range(5))
+        assert sorted(bodies(await scene.drain(await scene.join("g", "orders"), 5))) == list(range(5))
 
     @scenario
     async def test_a_topic_that_is_new_to_a_group_is_not_skipped(self, scene: Scene) -> None:
@@ -135,4 +135,4 @@ class Delivering(ChannelCase):
         await scene.channel.publish(messages("orders", range(3, 6)) + messages("mail", range(13, 16)))
         await scene.take_all([one], 3)
         await one.close()
-        assert bodies(await scene.take(await scene.join("g", "orders", "mail"), 3)) == [13, 14, 15]
+        assert bodies(await scene.drain(await scene.join("g", "orders", "mail"), 3)) == [13, 14, 15]

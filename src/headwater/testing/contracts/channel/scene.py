@@ -81,6 +81,10 @@ class Scene:
                 await subscription.wait(0.1)
         return found
 
+    async def drain(self, subscription: Subscription, count: int) -> list[Delivery]:
+        """Exactly so many deliveries, acknowledged as they come."""
+        return [delivery for _, delivery in await self.take_all([subscription], count, limit=count)]
+
     async def take_all(self, members: Sequence[Subscription], count: int, *, limit: int = 5) -> Taken:
         """So many deliveries, fetched by the members in turn and acknowledged."""
         found: Taken = []
