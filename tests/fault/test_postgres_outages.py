@@ -16,9 +16,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from headwater.adapters.postgres import PostgresDatabase, statement, writer
+from headwater.adapters.postgres import PostgresDatabase, statement
+from headwater.adapters.postgres.connection import Connection
 from headwater.adapters.postgres.server import COMMIT
-from headwater.adapters.postgres.statement import pipelined
 from headwater.clock import SystemClock
 from headwater.database import Collision, Failed, WriteSet
 from headwater.errors import DatabaseError, Unknown
@@ -55,16 +55,18 @@ def cut_at_commit(monkeypatch: pytest.MonkeyPatch, *, after: bool) -> list[int]:
     """Lose the writer's connection at its next COMMIT, before it is sent or after it is done; counts the commits tried."""
     tried: list[int] = []
 
-    async def lost(connection: psycopg.AsyncConnection[Any], statements: Any) -> Any:
+    exchange = Connection.exchange
+
+    async def lost(connection: Connection, statements: Any) -> Any:
         if statements[-1] is not COMMIT or tried:
-            return await pipelined(connection, statements)
+            return await exchange(connection, statements)
         tried.append(1)
         if after:
-            await pipelined(connection, statements)
+            await exchange(connection, statements)
         await connection.close()
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(writer, "pipelined", lost)
+    monkeypatch.setattr(Connection, "exchange", lost)
     return tried
 
 

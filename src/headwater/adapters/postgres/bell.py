@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from headwater.adapters.postgres.server import Pool
-from headwater.adapters.postgres.statement import Statement, pipelined
+from headwater.adapters.postgres.statement import Statement
 from headwater.errors import HeadwaterError
 
 NOTIFY: Final = "SELECT pg_notify(%s, '')"
@@ -70,7 +70,7 @@ class Bell:
         while True:
             with suppress(HeadwaterError, psycopg.Error):
                 async with await self._pool.server.connect() as connection:
-                    await pipelined(connection, self._first)
+                    await connection.exchange(self._first)
                     self.listening.set()
                     self._wake()
                     async for _ in connection.notifies():

@@ -36,7 +36,7 @@ from headwater.adapters.postgres.facts import columns
 from headwater.adapters.postgres.faults import STALE, translate
 from headwater.adapters.postgres.migrations import migrating
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Pool, Server, undo
-from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined
+from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.adapters.postgres.url import Place
 from headwater.channel import ChannelCapabilities, Finding, GroupLag, Publication, Route, Start
 from headwater.clock import Clock
@@ -183,7 +183,7 @@ class PostgresChannel:
         assert self._pool is not None
         async with self._pool.take() as connection:
             try:
-                await pipelined(connection, [BEGIN, *statements, COMMIT])
+                await connection.exchange([BEGIN, *statements, COMMIT])
             except psycopg.Error as error:
                 await undo(connection, error)
                 if error.sqlstate == STALE:

@@ -13,8 +13,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
+from headwater.adapters.postgres.connection import PREPARED, Connection
 from headwater.adapters.postgres.faults import lost, refused, translate, translated
-from headwater.adapters.postgres.statement import Plan, Row, Statement, pipelined, run
+from headwater.adapters.postgres.statement import Plan, Row, Statement, run
 from headwater.adapters.postgres.url import BY_KEY, FREE, Place
 from headwater.errors import ConfigurationError, DatabaseError
 
@@ -23,11 +24,9 @@ BEGIN: Final = Statement("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 COMMIT: Final = Statement("COMMIT")
 ATTEMPTS: Final = 3
 """How often statements are sent that may run twice."""
-PREPARED: Final = 500
-"""Statements that a connection keeps prepared."""
 
 Result = TypeVar("Result")
-Asynchronous = psycopg.AsyncConnection[Row]
+Asynchronous = Connection
 Blocking = psycopg.Connection[Row]
 
 
@@ -50,7 +49,7 @@ class Server:
         self.check()
         options: dict[str, Any] = dict(self.place.planned(BY_KEY))
         try:
-            connection = await psycopg.AsyncConnection.connect(autocommit=True, **options)
+            connection = await Connection.connect(autocommit=True, **options)
         except psycopg.Error as error:
             raise refused(error, self.place) from None
         try:
@@ -83,6 +82,8 @@ class Server:
             )
         connection.prepare_threshold = None if self.place.pooled else 0
         connection.prepared_max = PREPARED
+        if isinstance(connection, Connection):
+            connection.keeps = not self.place.pooled
         set_json_loads(msgspec.json.decode, connection)
 
 
@@ -127,7 +128,7 @@ class Pool:
     async def _rows(self, statements: Sequence[Statement]) -> list[list[Row]]:
         async with self.take() as connection:
             try:
-                return await pipelined(connection, statements)
+                return await connection.exchange(statements)
             except (psycopg.Error, ValueError, TypeError, OverflowError) as error:
                 if lost(error):
                     await connection.close()

@@ -47,26 +47,6 @@ async def _rows(
     return plain(await cursor.fetchall()) if cursor.description else []
 
 
-async def pipelined(connection: psycopg.AsyncConnection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
-    """The rows of each statement, all sent at once; one alone needs no pipeline, which costs turns of the loop."""
-    if len(statements) == 1:
-        return [await _rows(connection, statements[0], prepare=None)]
-    cursors = []
-    pipeline = connection.pipeline()
-    await pipeline.__aenter__()
-    try:
-        for sql, values in statements:
-            cursor = connection.cursor(binary=True)
-            cursors.append(cursor)
-            await cursor.execute(sql, escaped(values))
-    except BaseException:
-        with suppress(psycopg.Error):  # that of the pipeline's end, which psycopg would log: it has the same cause
-            await pipeline.__aexit__(None, None, None)
-        raise
-    await pipeline.__aexit__(None, None, None)
-    return [plain(await cursor.fetchall()) if cursor.description else [] for cursor in cursors]
-
-
 def run_now(connection: psycopg.Connection[Row], plan: Plan[Result]) -> Result:
     """Drive a plan on a blocking connection."""
     try:

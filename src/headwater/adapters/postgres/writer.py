@@ -13,7 +13,7 @@ import psycopg
 from headwater import fault
 from headwater.adapters.postgres.faults import AGAIN, translate
 from headwater.adapters.postgres.server import COMMIT, Asynchronous, Server, undo
-from headwater.adapters.postgres.statement import pipelined, run
+from headwater.adapters.postgres.statement import run
 from headwater.adapters.postgres.writes import Commit
 from headwater.database import Answer, Failed, InlineFold, WriteSet
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
@@ -153,7 +153,7 @@ class Writer:
                 ending = step[-1] is COMMIT
                 if ending:
                     fault.point("postgres.committing")
-                step = plan.send(await pipelined(connection, step))
+                step = plan.send(await connection.exchange(step))
         except StopIteration as end:
             fault.point("postgres.committed")
             if commit.judged.recorded:
