@@ -6,17 +6,24 @@ import os
 import pytest
 
 from tests.servers import postgres as postgres_programs
+from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import aws, aws_server, own_aws
-from tests.servers.postgres import postgres, postgres_server
+from tests.servers.postgres import Unavailable, postgres, postgres_server
+from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
 
-__all__ = ["aws", "aws_server", "own_aws", "postgres", "postgres_server"]
+__all__ = ["aws", "aws_server", "own_aws", "postgres", "postgres_server", "rabbitmq", "rabbitmq_server"]
+
+PROGRAMS = {"postgres": postgres_programs.install, "rabbitmq": rabbitmq_programs.install}
+"""How a server is installed, by the fixture that asks for it."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """An installation takes longer than a test may."""
-    if any("postgres" in getattr(item, "fixturenames", ()) for item in session.items):
-        with contextlib.suppress(postgres_programs.Unavailable):
-            postgres_programs.install()
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for name, install in PROGRAMS.items():
+        if name in asked:
+            with contextlib.suppress(Unavailable):
+                install()
 
 
 def _skipped_in_ci(config: pytest.Config) -> int:

@@ -74,12 +74,12 @@ def install() -> None:
         install_package("postgresql", lambda: programs() is not None)
 
 
-def install_package(package: str, there: Callable[[], bool]) -> None:
-    """Install one of Debian's packages where it is not `there`. Raises Unavailable."""
+def install_package(package: str, there: Callable[[], bool], given: str = GIVEN) -> None:
+    """Install one of Debian's packages where it is not `there`; `given` would name a server. Raises Unavailable."""
     if there():
         return
     if os.getuid() or not shutil.which("apt-get"):
-        raise Unavailable(f"{package} is not installed: install it, or set {GIVEN} to a server's URL")
+        raise Unavailable(f"{package} is not installed: install it, or set {given} to a server's URL")
     with _lock(Path(tempfile.gettempdir()) / "headwater-apt.lock"), _no_service_starts():
         if there():
             return
