@@ -33,9 +33,7 @@ class Certificates:
         for name, data in self._files.items():
             (folder / name).write_bytes(data)
 
-    def _sign(
-        self, key: ec.EllipticCurvePublicKey, name: x509.Name, *, authority: bool = False
-    ) -> x509.Certificate:
+    def _sign(self, key: ec.EllipticCurvePublicKey, name: x509.Name, *, authority: bool = False) -> x509.Certificate:
         now = datetime.now(UTC)
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         builder = (
@@ -48,9 +46,7 @@ class Certificates:
             .not_valid_after(now + LASTING)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(_usage(authority=authority), critical=True)
         )
         if not authority:

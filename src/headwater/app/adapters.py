@@ -10,7 +10,15 @@ from headwater.config import redact, scheme_of
 from headwater.database import Database
 from headwater.errors import ConfigurationError, MissingExtra
 
-EXTRAS = {"postgresql": "postgres", "postgres": "postgres", "kafka": "kafka", "rabbitmq": "rabbitmq", "aws": "aws"}
+EXTRAS = {
+    "postgresql": "postgres",
+    "postgres": "postgres",
+    "kafka": "kafka",
+    "rabbitmq": "rabbitmq",
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "aws": "aws",
+}
 
 
 def open_database(url: str, clock: Clock) -> Database:

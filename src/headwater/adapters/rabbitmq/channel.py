@@ -1,0 +1,213 @@
+"""A RabbitMQ server as a channel: quorum queues, publisher confirms, one queue a partition of a group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from headwater.adapters.rabbitmq import frames
+from headwater.adapters.rabbitmq.binding import properties
+from headwater.adapters.rabbitmq.connection import Connection, connect
+from headwater.adapters.rabbitmq.making import Ground
+from headwater.adapters.rabbitmq.publishing import Publisher, open_publisher
+from headwater.adapters.rabbitmq.session import Closed
+from headwater.adapters.rabbitmq.subscription import RabbitmqSubscription
+from headwater.adapters.rabbitmq.topology import Names, fault_of, slot
+from headwater.adapters.rabbitmq.url import Place
+from headwater.channel import ChannelCapabilities, Finding, GroupLag, Publication, Route, Start
+from headwater.clock import Clock
+from headwater.errors import ChannelError, ConfigurationError
+
+LARGEST: Final = 16 << 20
+"""Bytes of a body that servers of every version take unless they are told otherwise."""
+WRONG: Final = {403: "user or password", 530: "vhost, or what the user may do there"}
+"""What is to be mended in the URL, by the code with which the server refuses a connection."""
+
+
+class RabbitmqChannel:
+    """A channel on the server that `url` names; open one a process. Injected: the clock, for when a message was published."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = url
+        self.clock = clock
+        self.place = Place(url)
+        self.names = Names(self.place.options.prefix)
+        self.capabilities = ChannelCapabilities(
+            delay=False, producer_position=False, durable=True, max_bytes=LARGEST, history=False
+        )
+        self._groups: dict[str, set[str]] = defaultdict(set)
+        self._members: list[RabbitmqSubscription] = []
+        self._opened = False
+        self._publisher: Publisher | None = None
+        self._reading: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    @classmethod
+    def from_url(cls, url: str, clock: Clock) -> RabbitmqChannel:
+        """The channel of `rabbitmq://user:password@host:port/vhost`; options: `ChannelOptions`."""
+        return cls(url, clock)
+
+    async def open(self) -> None:
+        if self._opened:
+            return
+        try:
+            self._publisher = await open_publisher(await connect(self.place))
+        except Closed as error:
+            if error.code in WRONG:
+                raise ConfigurationError(f"{self.place.name} refuses: {error}; check the {WRONG[error.code]}") from None
+            raise
+        self._opened = True
+
+    async def close(self) -> None:
+        self._opened = False
+        for member in self._members:
+            await member.close()
+        publishing = self._publisher.connection if self._publisher is not None else None
+        for connection in (publishing, self._reading):
+            if connection is not None:
+                await connection.close()
+        self._publisher = self._reading = None
+
+    # --- routes ---
+
+    async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        self._check()
+        found: list[Finding] = []
+        if not self.place.local and not self.place.encrypted:
+            found.append(Finding("unsafe", self.place.name, "passwords and messages go there as plain text (tls=off)"))
+        async with self._ground() as ground:
+            for route in routes:
+                found += await ground.examine(route)
+        self._know(routes)
+        return found
+
+    async def establish(self, routes: Sequence[Route]) -> list[str]:
+        self._check()
+        async with self._ground() as ground:
+            made = await ground.establish(routes)
+        self._know(routes)
+        return made
+
+    def _know(self, routes: Sequence[Route]) -> None:
+        for route in routes:
+            self._groups[route.topic].update(route.groups)
+
+    # --- publishing ---
+
+    async def publish(
+        self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0
+    ) -> dict[int, str]:
+        self._check()
+        publisher = await self._publishing()
+        messages: list[bytes] = []
+        exchanges: set[str] = set()
+        answer: dict[int, str] = {}
+        now = self.clock.now() // 1_000_000
+        for index, one in enumerate(publications):
+            try:
+                exchange, message = self._message(publisher, one, now)
+            except ValueError as error:
+                answer[index] = str(error)
+                continue
+            exchanges.add(exchange)
+            messages.append(message)
+        if messages:
+            self._check_routed(await publisher.publish(messages, frozenset(exchanges)))
+        return answer
+
+    def _message(self, publisher: Publisher, one: Publication, now: int) -> tuple[str, bytes]:
+        """The exchange that a publication goes to, and its frames. Raises ValueError, saying why it cannot go."""
+        exchange = self.names.group(one.topic, one.group) if one.group else self.names.topic(one.topic)
+        if why := fault_of(exchange) or ("" if one.topic else "it has no topic"):
+            raise ValueError(why)
+        try:
+            key = slot(one.key.encode())
+            head = properties(one.key, one.headers, now)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"its key or a header is no text: {error}") from None
+        most = self.capabilities.max_bytes
+        if len(one.body) > most:
+            raise ValueError(f"it has {len(one.body)} bytes, and {most} is the most")
+        if len(head) > publisher.largest - 3 * frames.OVERHEAD:
+            raise ValueError(f"its key and headers have {len(head)} bytes, and {publisher.largest} is the most")
+        method = frames.publishing(publisher.number, exchange, str(key))
+        return exchange, method + frames.content(publisher.number, head, one.body, publisher.largest)
+
+    def _check_routed(self, nowhere: set[str]) -> None:
+        """Facts that nobody takes are nobody's loss; what a group is known for must have got there."""
+        for topic, groups in self._groups.items():
+            if groups and self.names.topic(topic) in nowhere:
+                raise ChannelError(
+                    f"no queue takes what is published to {topic}, where {', '.join(sorted(groups))} should have some: "
+                    "make them with: headwater channel apply"
+                )
+        of_groups = nowhere - {self.names.topic(topic) for topic in self._groups}
+        if lost := [name for name in of_groups if "/" in name.removeprefix(self.names.prefix)]:
+            raise ChannelError(f"no queue takes what is for {lost[0]}: make it with: headwater channel apply")
+
+    async def producer_position(self, producer: str) -> int | None:
+        return None
+
+    # --- reading ---
+
+    async def subscribe(
+        self, group: str, topics: Sequence[str], member: str, start: Start = "beginning"
+    ) -> RabbitmqSubscription:
+        self._check()
+        ground = Ground(await self._reader())
+        for topic in topics:
+            if not await ground.count(topic, group):
+                raise ChannelError(f"{group} has no queues on {topic}: make them with: headwater channel apply")
+        self._know([Route(topic, (group,)) for topic in topics])
+        self._members = [one for one in self._members if not one.closed]
+        self._members.append(RabbitmqSubscription(self._reader, self.clock, group, topics, member))
+        return self._members[-1]
+
+    async def lag(self, group: str | None = None) -> list[GroupLag]:
+        """How far the groups are behind that this channel has been told of; what members elsewhere have in hand is not seen."""
+        self._check()
+        members = [one for one in self._members if not one.closed and group in (None, one.group)]
+        for one in members:
+            await one.look_ahead()
+        found: list[GroupLag] = []
+        ground = Ground(await self._reader())
+        for topic, groups in self._groups.items():
+            for name in sorted(groups if group is None else groups & {group}):
+                mine = [one.behind(topic) for one in members if one.group == name and topic in one.topics]
+                waiting = await ground.waiting(topic, name)
+                times = [time for _, time in mine if time is not None]
+                count = waiting + sum(behind for behind, _ in mine)
+                found.append(GroupLag(name, topic, count, min(times) if times and count else None))
+        return found
+
+    # --- connections ---
+
+    def _check(self) -> None:
+        if not self._opened:
+            raise ChannelError(f"the channel {self.place.name} is not open")
+
+    async def _publishing(self) -> Publisher:
+        """A publisher that works, on a connection of its own."""
+        async with self._connecting:
+            if self._publisher is None or self._publisher.closed is not None:
+                self._publisher = await open_publisher(await connect(self.place))
+            return self._publisher
+
+    async def _reader(self) -> Connection:
+        """A connection to read from, one for all members."""
+        async with self._connecting:
+            if self._reading is None or self._reading.closed is not None:
+                self._reading = await connect(self.place)
+            return self._reading
+
+    @asynccontextmanager
+    async def _ground(self) -> AsyncIterator[Ground]:
+        """What stands on the server, by a connection for the moment."""
+        connection = await connect(self.place)
+        try:
+            yield Ground(connection)
+        finally:
+            await connection.close()
