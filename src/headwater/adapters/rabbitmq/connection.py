@@ -135,8 +135,8 @@ class Connection(asyncio.Protocol):
             at = stop + 1
         self._rest = data[at:]
 
-    def connection_lost(self, error: Exception | None) -> None:
-        why = f": {error}" if error else ""
+    def connection_lost(self, exc: Exception | None) -> None:
+        why = f": {exc}" if exc else ""
         self._end(Closed(f"{self.place.name} has cut the connection{why}"))
         if not self._gone.done():
             self._gone.set_result(None)
