@@ -176,6 +176,11 @@ def test_late() -> None:
     assert report.told == []
 
 
+def test_late_on_a_server(postgres: Databases) -> None:
+    found = late.lived(1, postgres.server_url, [3.0, 365.0])
+    assert (found.effective, found.violations) == (True, [])
+
+
 def test_late_sees_an_inbox_that_forgets() -> None:
     sort = custody.sort_delivered
 
@@ -187,7 +192,12 @@ def test_late_sees_an_inbox_that_forgets() -> None:
 
 
 def test_soak() -> None:
-    found = soak.one_trial(1, 4.0)
+    found = soak.one_trial(1, seconds=4.0)
+    assert (found.effective, found.violations) == (True, [])
+
+
+def test_soak_on_a_server(postgres: Databases) -> None:
+    found = soak.one_trial(1, postgres.server_url, seconds=4.0)
     assert (found.effective, found.violations) == (True, [])
 
 

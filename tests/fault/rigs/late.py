@@ -1,6 +1,6 @@
 """`late`: duplicates of old messages come up to 365 virtual days later: nothing is done twice, and the inbox stays small.
 
-One seed is a small life of two services in memory; a duplicate that was delivered is the fault.
+One seed is a small life of two services, in memory or on a server; a duplicate that was delivered is the fault.
 """
 
 from __future__ import annotations
@@ -13,18 +13,28 @@ from headwater.adapters.memory.writing import JOURNAL, MARKS
 from headwater.channel import Publication
 from headwater.message import Recorded
 from headwater.testing.harness import Harness
+from tests.fault.rigs.late_on_server import lived
 from tests.fault.rigs.pair import Book, Copy, desk, mirror
 from tests.fault.rigs.trial import TrialResult
 
 COUNT = 300
+STORES = True
 ROUNDS = 8
 DAYS = 365.0
 CONSUMERS = ("mirror.mirrored", "mirror.copy")
 
 
-def one_trial(seed: int) -> TrialResult:
+def one_trial(seed: int, store: str = "") -> TrialResult:
     """Live through a year of duplicates."""
-    return asyncio.run(Year(random.Random(seed), seed).live())
+    chance = random.Random(seed)
+    if store:
+        return lived(seed, store, days(chance))
+    return asyncio.run(Year(chance, seed).live())
+
+
+def days(chance: random.Random) -> list[float]:
+    """The days on which old messages come again, up to the last of the year."""
+    return [*sorted(chance.uniform(0, DAYS) for _ in range(ROUNDS - 1)), DAYS]
 
 
 class Year:
@@ -41,11 +51,10 @@ class Year:
 
     async def live(self) -> TrialResult:
         """Book, let days pass, deliver old messages again; then look."""
-        days = [*sorted(self.chance.uniform(0, DAYS) for _ in range(ROUNDS - 1)), DAYS]
         async with self.world:
             self._listen()
             passed = 0.0
-            for day in days:
+            for day in days(self.chance):
                 await self._book(self.chance.randint(0, 6) or 1)
                 before = await self._inbox()
                 await self.world.advance(days=day - passed)

@@ -186,14 +186,13 @@ def _seeds(wanted: Wanted, module: Rig, report: Report, began: float) -> Iterato
 
 def _one(module: Rig, seed: int, wanted: Wanted, tell: Callable[[str], None] | None) -> TrialResult:
     try:
-        if wanted.store:
-            return module.one_trial(seed, wanted.store)
-        if tell is not None and hasattr(module, "replay"):
+        if tell is not None and not wanted.store and hasattr(module, "replay"):
             found: TrialResult = module.replay(seed, tell)
             return found
-        if getattr(module, "LASTING", False):
-            return module.one_trial(seed, wanted.seconds) if wanted.seconds else module.one_trial(seed)
-        return module.one_trial(seed)
+        asked: dict[str, Any] = {"store": wanted.store} if wanted.store else {}
+        if getattr(module, "LASTING", False) and wanted.seconds:
+            asked["seconds"] = wanted.seconds
+        return module.one_trial(seed, **asked)
     except Exception:  # noqa: BLE001 - what falls out of a trial is a violation
         return fell()
 

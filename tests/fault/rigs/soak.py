@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import statistics
 import tempfile
 import time
@@ -17,15 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from examples.shop.feeder import client, feed
-from examples.shop.folder import Folder
+from examples.shop.folder import Folder, Run
 from examples.shop.ledger import ledger
 from examples.shop.messages import PlaceOrder
 from examples.shop.progress import Progress, Snapshot
 from examples.shop.routes import SERVICES
 from examples.shop.services import Services
+from tests.fault.rigs.on_server import fresh_databases
 from tests.fault.rigs.trial import TrialResult
 
 LASTING = True
+STORES = True
 COUNT = 1
 SECONDS = 60.0
 RATE = 60.0
@@ -94,10 +97,15 @@ def grown(name: str, series: Series) -> str:
     return f"{name} grew by {growth:.1f} over {series.times[-1] - series.times[0]:.0f} s, from about {middle:.1f}"
 
 
-def one_trial(seed: int, seconds: float = SECONDS) -> TrialResult:
-    """Soak for so many seconds."""
+def one_trial(seed: int, store: str = "", seconds: float = SECONDS) -> TrialResult:
+    """Soak for so many seconds, in files or on a server."""
     with tempfile.TemporaryDirectory(prefix="headwater-soak-") as place:
-        return asyncio.run(Soak(Path(place), seed, seconds).run())
+        soak = Soak(Path(place), seed, seconds)
+        if not store:
+            return asyncio.run(soak.run())
+        with fresh_databases(store) as databases:
+            soak.folder.keep(Run("", "", None, seed, databases.url(""), name=f"soak_{secrets.token_hex(4)}"))
+            return asyncio.run(soak.run())
 
 
 class Soak:
@@ -116,13 +124,15 @@ class Soak:
         """Start, soak, drain, and look."""
         self.folder.claim()
         progress = Progress(self.folder)
+        progress.logs.make()
         self.services.start_all()
         try:
             missing = await self._soak(progress)
         finally:
-            progress.close()
             self.services.stop_all()
-        found = ledger(self.folder.path, self.orders, self.seed)
+        found = ledger(progress.logs.books(), self.orders, self.seed)
+        progress.logs.remove()
+        progress.close()
         flat = [grown(name, one) for name, lives in self.series.items() for one in lives.values() if one.values]
         violations = [one for one in (*flat, missing) if one] + found.problems
         return TrialResult(self.services.kills > 0, violations, self.services.kills, self._facts())
