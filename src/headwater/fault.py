@@ -50,8 +50,8 @@ POINTS: Final[dict[str, str]] = {
     # timers, repair, rebuilds, people
     "timer.due": "Scheduler.step: timers are due and not in the log",
     "timer.fired": "Scheduler.step: they are in the log, and timers no more",
-    "repair.asking": "Asking._ask: a gap has waited long enough, nobody is asked",
-    "repair.asked": "Asking._ask: its producer is asked",
+    "repair.asking": "Asking.step: what is missing has waited long enough, nobody is asked",
+    "repair.asked": "Asking.step: its producer is asked",
     "repair.answering": "Answering.step: a request is read",
     "repair.answered": "Answering.step: it is answered and not acknowledged",
     "repair.acknowledged": "Answering.step: it is acknowledged",

@@ -25,13 +25,14 @@ class Mark(Struct, frozen=True, gc=False):
 
 
 class Reason(StrEnum):
-    """Why a message is held."""
+    """Why a message is held. `TALLY`: it is no message but a tally, and what it tells of has not all come."""
 
     RETRY = "retry"
     BEHIND = "behind"
     GAP = "gap"
     DEAD = "dead"
     UNCERTAIN = "uncertain"
+    TALLY = "tally"
 
 
 class Held(Struct, frozen=True, gc=False):
@@ -67,7 +68,7 @@ class Release(Struct, frozen=True, gc=False):
 class Note(Struct, frozen=True, gc=False):
     """The messages that a feed has in its hands, as (stream, version), or that it runs; written before they are run.
 
-    Found at a start, it tells what was in flight at a crash.
+    Found at a start, it tells what was in flight at a crash. A relay notes how far each topic is told, as (topic, position).
     """
 
     feed: str
@@ -108,7 +109,7 @@ class Inbox(Protocol):
         """The first message of each held key (by version) whose turn it is, oldest first.
 
         A retry, or what is behind none, when its `due` is not after `now`; what is after a gap, once the mark of its
-        stream has reached its `previous`; never what is dead or uncertain.
+        stream has reached its `previous`; never what is dead, uncertain or a tally.
         """
         ...
 

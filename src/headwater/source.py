@@ -22,12 +22,25 @@ class Malformed(Struct, frozen=True, gc=False):
     cause: str
 
 
+Span = tuple[int, int]
+"""Of one stream: the version before the first that a tally speaks of, and the last."""
+
+
+class Tally(Struct, frozen=True, gc=False):
+    """What a producer says it has published on a topic: streams with their versions. `message` is it as it was sent."""
+
+    message: Recorded
+    topic: str
+    streams: dict[str, Span]
+
+
 class Batch(Struct, frozen=True, gc=False):
-    """Messages in order, what could not be decoded, and the checkpoint that settles them where the source is our log."""
+    """Messages in order, what could not be decoded, the checkpoint that settles them where the source is our log, and tallies."""
 
     messages: Sequence[Recorded]
     malformed: Sequence[Malformed] = ()
     checkpoint: Checkpoint | None = None
+    tallies: Sequence[Tally] = ()
 
 
 class Source(Protocol):

@@ -151,3 +151,33 @@ def in_order(pairs: Sequence[tuple[str, int]]) -> bool:
     for key, n in pairs:
         found.setdefault(key, []).append(n)
     return all(numbers == list(range(1, len(numbers) + 1)) for numbers in found.values())
+
+
+class Lossy:
+    """Loses publications of a channel that it is told to lose."""
+
+    def __init__(self, world: Harness) -> None:
+        self.lose: list[tuple[str, int]] = []
+        self.deaf: set[str] = set()
+        self.drop: Callable[[Publication], bool] = lambda _: False
+        self.lost = 0
+        self.sent: list[Publication] = []
+        self._publish = world.channel.publish
+        world.channel.publish = self.publish  # type: ignore[method-assign]
+
+    async def publish(self, publications: Sequence[Publication], **options: Any) -> Any:
+        kept: list[Publication] = []
+        for one in publications:
+            place = (one.headers["subject"], int(one.headers["streamversion"]))
+            if one.topic in self.deaf:
+                continue
+            if self.drop(one):
+                self.lost += 1
+                continue
+            if place in self.lose:
+                self.lose.remove(place)
+                self.lost += 1
+            else:
+                kept.append(one)
+        self.sent += kept
+        return await self._publish(kept, **options)

@@ -93,7 +93,7 @@ async def test_a_channel_that_is_down_is_waited_for_and_then_gets_all_in_order_o
 
 @played
 async def test_messages_go_in_the_order_of_the_log_over_many_batches(monkeypatch):
-    monkeypatch.setattr("headwater.relay.BATCH", 7)
+    monkeypatch.setattr("headwater.relay.relay.BATCH", 7)
     producer = shop()
     async with Harness(producer) as world:
         for _ in range(5):
@@ -199,6 +199,7 @@ async def test_what_was_published_beside_a_refused_message_of_its_key_waits_for_
         await bump(producer, "a")
         await world.settle()
         assert [call for call in taker.calls if call[0] == "a"] == [("a", n) for n in range(1, 5)]
+        await world.advance(minutes=5)
         assert await world.held(taker.app) == []
 
 
@@ -363,7 +364,7 @@ async def test_what_stays_in_the_service_is_not_published():
 
 @played
 async def test_a_long_run_of_messages_that_stay_moves_its_place_on(monkeypatch):
-    monkeypatch.setattr("headwater.relay.LOCAL", 20)
+    monkeypatch.setattr("headwater.relay.relay.LOCAL", 20)
     producer = shop()
 
     @producer.on(Bumped, name="more")

@@ -20,15 +20,25 @@ def control_of(service: str) -> str:
     return f"{service}.control"
 
 
+def published(declared: Declarations) -> set[str]:
+    """The topics that an app publishes on, as far as it knows before it is asked: not those of its replies to others."""
+    service = declared.service
+    topics = {f"{service}.{name}" for name in _stating(declared)}
+    for one in declared.schema.types():
+        if one.kind == "event" and one.service == service and one.category:
+            topics.add(f"{service}.{one.category}")
+        elif one.kind == "command" and one.service != service:
+            topics.add(f"{one.service}.commands")
+    return topics
+
+
 def routes(declared: Declarations, consumed: Iterable[str]) -> list[Route]:
     """The routes of an app that consumes these topics, by name."""
     service = declared.service
-    groups: dict[str, set[str]] = {f"{service}.{name}": set() for name in _stating(declared)}
+    groups: dict[str, set[str]] = {topic: set() for topic in published(declared)}
     for one in declared.schema.types():
-        if one.kind == "event" and one.service == service and one.category:
-            groups.setdefault(f"{service}.{one.category}", set())
-        elif one.kind == "command" and one.service != service:
-            groups.setdefault(f"{one.service}.commands", set()).add(one.service)
+        if one.kind == "command" and one.service != service:
+            groups[f"{one.service}.commands"].add(one.service)
             groups.setdefault(f"{service}.replies", set()).add(service)
     for topic in consumed:
         groups.setdefault(topic, set()).add(service)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from headwater.app.declared import Declarations
 from headwater.app.parts import Parts
-from headwater.app.routes import control_of, refuse, routes
+from headwater.app.routes import control_of, published, refuse, routes
 from headwater.channel import Channel, Route, Start, Subscription
 from headwater.checkpoint import Consuming
 from headwater.clock import Clock
@@ -141,7 +141,8 @@ class Wiring:
     async def _common(self, member: str, fence_of: FenceOf) -> list[Wired]:
         """What a service runs whatever it is made of, and all that its channel feeds."""
         await self._check_channel()
-        relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"))
+        topics = published(self.declared)
+        relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"), topics)
         wired = [
             Wired("relay", relay, "relay"),
             Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
@@ -154,7 +155,8 @@ class Wiring:
         control_topic = control_of(self.service)
         control = await self.channel.subscribe(control_topic, [control_topic], member, "now")
         self.subscriptions.append(control)
-        wired.append(Wired("answering", Answering(self.service, self.database, self.channel, relay, control), ""))
+        answering = Answering(self.service, self.database, self.channel, self.clock, control)
+        wired.append(Wired("answering", answering, ""))
         return wired
 
     def routes(self) -> list[Route]:

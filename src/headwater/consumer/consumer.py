@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
@@ -13,13 +14,14 @@ from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome, Worker
 from headwater.consumer.custody import Sorted, sort_delivered, sort_logged
 from headwater.consumer.failing import Failing
+from headwater.consumer.tallying import HELD, Told, check_tallies
 from headwater.database import Answer, Collision, Database, Failed, WriteSet, stands
 from headwater.errors import Conflict, HeadwaterError, Unknown
 from headwater.inbox import Held, Mark, Note, Reason
 from headwater.lease import Fence
 from headwater.message import Recorded
 from headwater.retry import Retry
-from headwater.source import Batch
+from headwater.source import Batch, Tally
 from headwater.store import Committed
 from headwater.telemetry import signal
 
@@ -113,6 +115,7 @@ class Consumer:
     ) -> bool:
         held_by = fence()
         found, marks = await self._sort(batch, [arrival.message for arrival in arrivals])
+        told = await self._check(self.tallies(batch), found.marks, marks)
         fresh = set(map(id, found.fresh))
         wanted = [one for one in arrivals if id(one.message) in fresh and self.worker.wants(one.message)]
         mine, kept = self._allowed(wanted, crashed)
@@ -122,9 +125,12 @@ class Consumer:
                 appends=outcome.appends,
                 conditions=outcome.conditions,
                 fence=held_by,
-                marks=[Mark(self.name, stream, to, marks.get(stream, 0)) for stream, to in found.marks.items()],
+                marks=[
+                    Mark(self.name, stream, to, marks.get(stream, 0))
+                    for stream, to in chain(found.marks.items(), told.marks.items())
+                ],
                 checkpoints=[*((batch.checkpoint,) if batch.checkpoint else ()), *outcome.checkpoints],
-                holds=[*found.holds, *kept, *self.failing.holds(mine, outcome)],
+                holds=[*found.holds, *told.holds, *kept, *self.failing.holds(mine, outcome)],
                 timers=outcome.timers,
                 cancels=outcome.cancels,
                 sagas=outcome.sagas,
@@ -149,6 +155,25 @@ class Consumer:
             if row.reason is Reason.GAP:
                 signal("consumer.gap", logging.WARNING, consumer=self.name, stream=row.key, version=row.message.version)
         return found, marks
+
+    def tallies(self, batch: Batch) -> Sequence[Tally]:
+        """The tallies of a batch that are about its topics."""
+        return [one for one in batch.tallies if one.topic in self.options.topics]
+
+    async def _check(self, tallies: Sequence[Tally], reached: dict[str, int], marks: dict[str, int]) -> Told:
+        """Check tallies against the marks as they are with this batch; the marks of their chains join `marks`."""
+        if not tallies:
+            return Told()
+        chains = list({one.message.stream for one in tallies})
+        known = await self.database.marks(self.name, [*chains, *{stream for one in tallies for stream in one.streams}])
+        marks.update((one, known[one]) for one in chains if one in known)
+        open_chains = await self.database.held_keys(self.name, chains)
+        held = {
+            one: [row.message.version for row in await self.database.held_of(self.name, one, HELD + 2)]
+            for one in open_chains
+        }
+        now = self.clock.now()
+        return check_tallies(self.name, tallies, known | reached, held, now, from_now=self.options.from_now)
 
     def _allowed(self, wanted: Sequence[Arrival], crashed: Collection[Place]) -> tuple[Sequence[Arrival], list[Held]]:
         """What may run now, and the rest as it is held: what took the process with it, what is behind that, an outage."""

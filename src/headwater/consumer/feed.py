@@ -200,7 +200,7 @@ class Feed:
         """Let every consumer take a batch, and wait for all; the first to settle writes the note, if one is given."""
         arrivals = [Arrival(message, strict=not self.source.ours) for message in batch.messages]
         shares = [(one, self._for(one, arrivals)) for one in self.consumers]
-        first, *others = [share for share in shares if share[1]] or shares[:1]
+        first, *others = [share for share in shares if share[1] or share[0].tallies(batch)] or shares[:1]
         note = Note(self.name, noted) if noted is not None else None
         done = await asyncio.gather(
             first[0].take(batch, first[1], note, self.fence, self._crashed),
@@ -251,7 +251,10 @@ def places(messages: Iterable[Recorded]) -> list[Place]:
 
 
 def split(batch: Batch, suspects: set[Place]) -> list[Batch]:
-    """A batch in parts: each suspect alone, the rest together; each part settles its own share of the checkpoint."""
+    """A batch in parts: each suspect alone, the rest together; each part settles its own share of the checkpoint.
+
+    Its tallies come with the last part: they speak of what is in the others, too.
+    """
     groups: list[list[Recorded]] = []
     alone = True
     for message in batch.messages:
@@ -260,8 +263,10 @@ def split(batch: Batch, suspects: set[Place]) -> list[Batch]:
             groups.append([])
         groups[-1].append(message)
         alone = suspect
-    if batch.checkpoint is None or not groups:
-        return [Batch(group) for group in groups] or [batch]
+    if not groups:
+        return [batch]
+    if batch.checkpoint is None:
+        return [*map(Batch, groups[:-1]), Batch(groups[-1], tallies=batch.tallies)]
     ends = [group[-1].position for group in groups[:-1]] + [batch.checkpoint.position]
     starts = [batch.checkpoint.expect, *ends]
     return [

@@ -12,8 +12,9 @@ from headwater.database import Database
 from headwater.errors import SchemaError
 from headwater.message import Recorded
 from headwater.outbox import topic_of
-from headwater.source import Batch, Malformed
+from headwater.source import Batch, Malformed, Tally
 from headwater.tail import Tail
+from headwater.tally import read_tally
 from headwater.wire import from_headers
 
 FAR = 5_000
@@ -92,12 +93,17 @@ class ChannelSource:
             return None
         messages: list[Recorded] = []
         malformed: list[Malformed] = []
+        tallies: list[Tally] = []
         for one in deliveries:
             try:
-                messages.append(read(one))
+                message = from_headers(one.headers, one.body, one.position)
+                if message.kind == "control":
+                    tallies.append(read_tally(message, one.topic))
+                else:
+                    messages.append(checked(message, one.topic))
             except SchemaError as error:
                 malformed.append(Malformed(one.topic, one.position, one.partition, one.headers, one.body, str(error)))
-        batch = Batch(messages, malformed)
+        batch = Batch(messages, malformed, None, tallies)
         self._open.append((batch, deliveries))
         return batch
 
@@ -118,11 +124,8 @@ class ChannelSource:
         await self.subscription.wait(timeout)
 
 
-def read(delivery: Delivery) -> Recorded:
-    """The message of a delivery. Raises SchemaError, also where its stream belongs to another topic."""
-    message = from_headers(delivery.headers, delivery.body, delivery.position)
-    if message.kind == "control" or topic_of(message, "") != delivery.topic:
-        raise SchemaError(
-            f"the subject {message.stream!r} of a {message.kind} does not belong to topic {delivery.topic!r}"
-        )
+def checked(message: Recorded, topic: str) -> Recorded:
+    """A message that came on a topic. Raises SchemaError where its stream belongs to another one."""
+    if topic_of(message, "") != topic:
+        raise SchemaError(f"the subject {message.stream!r} of a {message.kind} does not belong to topic {topic!r}")
     return message

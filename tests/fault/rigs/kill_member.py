@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from headwater import App, fault, repair
+from headwater import App, fault
 from headwater.adapters.postgres import PostgresChannel
 from headwater.adapters.postgres import database as postgres_database
 from headwater.adapters.sqlite import SqliteChannel
@@ -23,6 +23,8 @@ from headwater.adapters.sqlite import database as sqlite_database
 from headwater.app import open_channel, open_database, runner
 from headwater.channel import Channel, Publication
 from headwater.errors import ChannelError, DatabaseError, SchemaMismatch
+from headwater.relay import tallying
+from headwater.repair import asking
 from headwater.telemetry import log_json
 from tests.fault.rigs.kill_outside import Weather
 from tests.fault.rigs.kill_services import Place
@@ -79,7 +81,8 @@ def live(life: Life, work: Coroutine[Any, Any, None]) -> None:
 def prepare(life: Life) -> None:
     """Set the trap; be impatient, so that much happens in a short life."""
     fault.point = life.trap.point
-    repair.WAIT, repair.PAUSE = 300_000, 0.05
+    asking.WAIT, asking.PAUSE = 300_000, 0.05
+    tallying.NEWS, tallying.QUIET, tallying.AGAIN = 0.1, 0.3, (0.2, 0.5)
     runner.FOLLOW = 0.1
     rebuild: Any = importlib.import_module("headwater.projection.rebuild")  # the package has a function of that name
     rebuild.PAGE = 50

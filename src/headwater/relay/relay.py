@@ -8,7 +8,7 @@ letter on this side and holds its key; everything else flows on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -21,18 +21,18 @@ from headwater.inbox import Held, Reason, Release
 from headwater.lease import Fence
 from headwater.message import Recorded
 from headwater.outbox import topic_of
+from headwater.relay.leaving import Leaving
+from headwater.relay.tallying import Tallying
 from headwater.tail import Tail
 from headwater.telemetry import signal
-from headwater.wire import to_headers
 
 BATCH = 1000
 HELD_AT_ONCE = 100
-EVERY = 1 << 31
 LOCAL = 5000
 
 
 class Relay:
-    """Publishes what leaves the service. `step` does one batch, if there is one."""
+    """Publishes what leaves the service. `step` does one batch, if there is one; `topics` are those it may publish on."""
 
     def __init__(
         self,
@@ -42,8 +42,11 @@ class Relay:
         channel: Channel,
         clock: Clock,
         fence: Callable[[], Fence | None],
+        topics: Iterable[str] = (),
     ) -> None:
-        self.name = f"{service}.relay"
+        self.leaving = Leaving(service, database, channel)
+        self.tallying = Tallying(self.leaving, topics, log, clock)
+        self.name = self.leaving.name
         self.service = service
         self.database = database
         self.log = log
@@ -57,19 +60,22 @@ class Relay:
     async def begin(self) -> None:
         """Another member may have published since: look again at where it stands."""
         self._position = None
+        self.tallying.forget()
 
     async def end(self) -> None:
-        """Nothing is left behind."""
+        """Tell of what was published last."""
+        if self._position is not None:
+            await self._tell(all_news=True)
 
     async def step(self) -> bool:
-        """Publish the next messages of the log; whether there were any."""
+        """Publish the next messages of the log, and a tally where one is due; whether there were any."""
         if self._position is None:
             await self._find_place()
         worked = await self._redrive() if self._holding else False
         recorded = await self.log.read(self._position or 0, BATCH)
-        if not recorded:
-            return worked
         try:
+            if not recorded:
+                return await self._tell() or worked
             await self._relay(recorded)
         except BaseException:
             self._position = None
@@ -86,9 +92,9 @@ class Relay:
         if fence is not None and self.channel.capabilities.producer_position:
             await self.channel.publish([], producer=self.service, position=0, epoch=fence.epoch)
             fault.point("relay.placed")
-        kept = await self.channel.producer_position(self.service)
-        stored = await self.database.checkpoint(self.name) if kept is None else kept
+        stored = await self.leaving.position()
         self._holding = await self._holds_any()
+        await self.tallying.catch_up(stored)
         self._position = self._stored = stored
 
     async def _holds_any(self) -> bool:
@@ -99,9 +105,8 @@ class Relay:
         """The keys of these messages that are held, each with the last version that is."""
         if not self._holding:
             return {}
-        keys = await self.database.held_keys(self.name, list({one.key for one in recorded}))
-        rows = [await self.database.held_of(self.name, key, EVERY) for key in keys]
-        return {held[-1].key: held[-1].message.version for held in rows if held}
+        held = await self.leaving.held(list({one.key for one in recorded}))
+        return {key: rows[-1].message.version for key, rows in held.items()}
 
     async def _relay(self, recorded: Sequence[Recorded]) -> None:
         leaving: list[Recorded] = []
@@ -119,30 +124,44 @@ class Relay:
                 parked[one.key] = one.version
             else:
                 leaving.append(one)
-                publications.append(self.publication(one, topic))
+                publications.append(self.leaving.publication(one, topic))
         if holds:
             await self._hold(holds)
         position = recorded[-1].position
         if publications or position - self._stored >= LOCAL:
             await self._publish(leaving, publications, position)
+        self.tallying.moved(position)
         self._position = position
-
-    def publication(self, recorded: Recorded, topic: str, group: str = "") -> Publication:
-        """A logged message as it goes on the wire."""
-        return Publication(topic, recorded.key, to_headers(recorded, self.service), recorded.data, group=group)
 
     async def _publish(self, leaving: Sequence[Recorded], publications: Sequence[Publication], position: int) -> None:
         fence = self.fence()
+        tallies = self.tallying.due()
         fault.point("relay.publishing")
         refused = await self.channel.publish(
-            publications, producer=self.service, position=position, epoch=fence.epoch if fence else 0
+            [*publications, *tallies], producer=self.service, position=position, epoch=fence.epoch if fence else 0
         )
         fault.point("relay.published")
-        if refused:
-            await self._hold([self._held(leaving[index], Reason.DEAD, why) for index, why in refused.items()])
-        if not self.channel.capabilities.producer_position:
+        causes = {index: why for index, why in refused.items() if index < len(leaving)}
+        if causes:
+            await self._hold([self._held(leaving[index], Reason.DEAD, why) for index, why in causes.items()])
+        for index, why in refused.items():
+            if index >= len(leaving):
+                signal("relay.refused", logging.WARNING, stream=tallies[index - len(leaving)].key, cause=why)
+        if position != self._stored and not self.channel.capabilities.producer_position:
             await self._commit(WriteSet(fence=fence, checkpoints=[Checkpoint(self.name, position, self._stored)]))
         self._stored = position
+        if tallies:
+            await self.tallying.told(fence)
+        for index, (one, publication) in enumerate(zip(leaving, publications, strict=True)):
+            if index not in causes:
+                self.tallying.add(publication.topic, one)
+
+    async def _tell(self, *, all_news: bool = False) -> bool:
+        """Publish the tallies that are due, by themselves; whether there were any."""
+        if not self.tallying.due(all_news=all_news):
+            return False
+        await self._publish([], [], self._position or 0)
+        return True
 
     def _held(self, recorded: Recorded, reason: Reason, cause: str) -> Held:
         now = self.clock.now()
@@ -177,13 +196,14 @@ class Relay:
 
     async def _publish_held(self, row: Held) -> bool:
         topic = topic_of(row.message, self.service) or ""
-        refused = await self.channel.publish([self.publication(row.message, topic)])
+        refused = await self.channel.publish([self.leaving.publication(row.message, topic)])
         if refused:
             await self._hold(
                 [msgspec.structs.replace(row, reason=Reason.DEAD, cause=refused[0], attempts=row.attempts + 1)]
             )
             return False
         release = Release(self.name, row.message.stream, row.message.version)
+        self.tallying.add(topic, row.message)
         fault.point("relay.republished")
         await self._commit(WriteSet(fence=self.fence(), releases=[release]))
         fault.point("relay.released")
