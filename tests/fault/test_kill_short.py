@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -18,6 +18,7 @@ from headwater.consumer.consumer import Consumer, Settle
 from headwater.consumer.feed import Feed
 from headwater.consumer.once import Once
 from headwater.database import Answer
+from headwater.relay import Tallying
 from headwater.source import Batch
 from tests.fault.rigs import kill
 from tests.fault.rigs.kill_plan import AT_BIRTH, points_of
@@ -75,7 +76,7 @@ def marks_first() -> AbstractContextManager[Any]:
 
 
 def acknowledged_first() -> AbstractContextManager[Any]:
-    """A feed that acknowledges a batch before anybody has custody of it."""
+    """A feed that acknowledges a batch before anybody has custody of it, with no tally to tell that it is lost."""
     run = Feed._run
 
     async def early(self: Feed, batch: Batch) -> None:
@@ -86,7 +87,10 @@ def acknowledged_first() -> AbstractContextManager[Any]:
         with mock.patch.object(type(self.source), "acknowledge", nothing):
             await run(self, batch)
 
-    return mock.patch.object(Feed, "_run", early)
+    stack = ExitStack()
+    stack.enter_context(mock.patch.object(Feed, "_run", early))
+    stack.enter_context(mock.patch.object(Tallying, "due", lambda *_, **__: []))
+    return stack
 
 
 async def nothing(*_: Any) -> None:

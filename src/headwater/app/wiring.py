@@ -141,7 +141,7 @@ class Wiring:
     async def _common(self, member: str, fence_of: FenceOf) -> list[Wired]:
         """What a service runs whatever it is made of, and all that its channel feeds."""
         await self._check_channel()
-        topics = published(self.declared)
+        topics = sorted(published(self.declared))
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"), topics)
         wired = [
             Wired("relay", relay, "relay"),

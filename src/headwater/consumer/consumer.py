@@ -116,6 +116,8 @@ class Consumer:
         held_by = fence()
         found, marks = await self._sort(batch, [arrival.message for arrival in arrivals])
         told = await self._check(self.tallies(batch), found.marks, marks)
+        if not (arrivals or batch.checkpoint or note or told.marks or told.holds):
+            return True
         fresh = set(map(id, found.fresh))
         wanted = [one for one in arrivals if id(one.message) in fresh and self.worker.wants(one.message)]
         mine, kept = self._allowed(wanted, crashed)
@@ -164,8 +166,9 @@ class Consumer:
         """Check tallies against the marks as they are with this batch; the marks of their chains join `marks`."""
         if not tallies:
             return Told()
-        chains = list({one.message.stream for one in tallies})
-        known = await self.database.marks(self.name, [*chains, *{stream for one in tallies for stream in one.streams}])
+        chains = list(dict.fromkeys(one.message.stream for one in tallies))
+        told = dict.fromkeys(stream for one in tallies for stream in one.streams)
+        known = await self.database.marks(self.name, [*chains, *told])
         marks.update((one, known[one]) for one in chains if one in known)
         open_chains = await self.database.held_keys(self.name, chains)
         held = {

@@ -113,7 +113,7 @@ class Tallying:
     def due(self, *, all_news: bool = False) -> list[Publication]:
         """The tallies that are to be published now, in order; first those that could not be before."""
         now = self.clock.monotonic()
-        for name, topic in self._topics.items() if not self._untold else ():
+        for name, topic in sorted(self._topics.items()) if not self._untold else ():
             if topic.is_due(self.at, now) or (all_news and topic.count):
                 self._tell(name, topic)
         return self._untold

@@ -18,11 +18,25 @@ from tests.fault.plants import (
     relaying,
     skipping,
     storing,
+    telling,
     timing,
 )
 from tests.fault.plants.plant import Plant, plants_of
 
-THEMES = (storing, answering, deciding, relaying, consuming, holding, timing, leasing, lending, reading, skipping)
+THEMES = (
+    storing,
+    answering,
+    deciding,
+    relaying,
+    consuming,
+    holding,
+    timing,
+    leasing,
+    lending,
+    reading,
+    skipping,
+    telling,
+)
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
 ROOT = Path(__file__).parents[3]

@@ -136,7 +136,8 @@ class Safety:
         self._epoch = max(self._epoch, epoch)
         for one in publications:
             known, version = self._published.get(one.key, 0), int(one.headers["streamversion"])
-            if version > known + 1:
+            told = one.headers["kind"] == "control"
+            if (int(one.headers["previous"]) if told else version - 1) > known:
                 self._violated(f"{who} published {one.key}@{version}, and nothing between it and {known}")
             self._published[one.key] = max(known, version)
 
