@@ -1,4 +1,4 @@
-"""A tally: what a service says it has published on a topic, so that a lost last message shows as well. ADR 0011.
+"""A tally: what a service says it has published on a topic, so that a lost last message shows as well. ADR 0012.
 
 It names the streams published on its topic from messages of the log above one position up to another, with their last
 versions. It stands in a chain: its stream is that of the relay and the topic, its version the later position, its `previous`

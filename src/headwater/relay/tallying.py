@@ -1,4 +1,4 @@
-"""Says now and then what the relay has published, topic by topic, so that a lost last message shows as well. ADR 0011.
+"""Says now and then what the relay has published, topic by topic, so that a lost last message shows as well. ADR 0012.
 
 A tally is due two seconds after the first news of its topic; without news, ten seconds after the log has moved, so that no
 chain is far behind it; and where nothing moves the last one is said again, less and less often. How far each topic is
