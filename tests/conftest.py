@@ -5,15 +5,31 @@ import os
 
 import pytest
 
+from tests.servers import kafka as kafka_programs
 from tests.servers import postgres as postgres_programs
 from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import aws, aws_server, own_aws
+from tests.servers.kafka import kafka, kafka_server
 from tests.servers.postgres import Unavailable, postgres, postgres_server
 from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
 
-__all__ = ["aws", "aws_server", "own_aws", "postgres", "postgres_server", "rabbitmq", "rabbitmq_server"]
+__all__ = [
+    "aws",
+    "aws_server",
+    "kafka",
+    "kafka_server",
+    "own_aws",
+    "postgres",
+    "postgres_server",
+    "rabbitmq",
+    "rabbitmq_server",
+]
 
-PROGRAMS = {"postgres": postgres_programs.install, "rabbitmq": rabbitmq_programs.install}
+PROGRAMS = {
+    "postgres": postgres_programs.install,
+    "rabbitmq": rabbitmq_programs.install,
+    "kafka": kafka_programs.install,
+}
 """How a server is installed, by the fixture that asks for it."""
 
 

@@ -30,6 +30,14 @@ def settings(app: str, *, store: str = "", channel: str = "", environment: Mappi
     )
 
 
+def setting(name: str) -> str:
+    """A setting of an adapter from the environment, or from the file that NAME_FILE names; empty if there is none.
+
+    Raises ConfigurationError.
+    """
+    return _from_environment(os.environ, name)
+
+
 def _from_environment(env: Mapping[str, str], name: str) -> str:
     path = env.get(f"{name}_FILE")
     if path is None:

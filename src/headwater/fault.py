@@ -86,10 +86,10 @@ POINTS: Final[dict[str, str]] = {
     "channel.publishing": "Publish.apply: messages and the place of their relay are written, not committed",
     "channel.moving": "MoveDue.apply and _moving: delayed messages stand among the others as well",
     "channel.joining": "Join.apply: the cursors of a group are written, not committed",
-    "channel.taking": "Take.apply and Seat._moving: partitions are taken, not committed",
-    "channel.taken": "SqliteSubscription._take and PostgresSubscription._keep: they are taken",
+    "channel.taking": "Take.apply and Seat._moving and Member._given: partitions are taken, not committed",
+    "channel.taken": "SqliteSubscription._take and PostgresSubscription._keep and Member._given: they are taken",
     "channel.settling": "Settle.apply: cursors are moved, not committed",
-    "channel.settled": "ChannelFile._submit and ChannelDesk.flush: cursors are on disk",
+    "channel.settled": "ChannelFile._submit and ChannelDesk.flush and Member._written: cursors are on disk",
     "channel.trimming": "Trim.apply: old messages are deleted, not committed",
 }
 """Every point, with the function that it stands in, one an adapter, and what has happened by then."""

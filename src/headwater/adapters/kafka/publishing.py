@@ -1,0 +1,210 @@
+"""A bridge from librdkafka's producer to asyncio: messages go out in batches, and each report is read.
+
+Reports are polled for in the event loop while some are due. A thread that waits for them would have to take the
+interpreter's lock once a message, which takes 5 ms each time while the loop is busy.
+
+The producer is idempotent and never gives up a message by itself: what it writes to a partition is always the beginning
+of what it was given. When a publish takes too long, all that it has is given up together, and the next publish begins
+with a new one, so that no message can overtake one before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from time import monotonic
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from msgspec import Struct
+
+from headwater.adapters.kafka.faults import HOPELESS, REFUSED, UNREACHABLE, error_of, told, translate
+from headwater.adapters.kafka.journal import Journal
+from headwater.adapters.kafka.url import Place, Properties
+from headwater.errors import ChannelError
+
+BUSY: Final = 0.001
+"""Seconds between two looks for reports while some are due."""
+IDLE: Final = 1.0
+ATTEMPT: Final = 1.0
+"""Seconds that a broker has to answer, before it is looked what may be wrong."""
+PRODUCER: Final[Properties] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "message.timeout.ms": 0,  # none: see above
+    "partitioner": "murmur2_random",  # the same partition for a key as Java's clients
+    "linger.ms": 0,  # what comes while a request is under way is gathered all the same
+    "batch.size": 262_144,  # below what any broker takes: what is refused as too large is then one message
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 131_072,
+}
+
+
+class Record(Struct, frozen=True, gc=False):
+    """A message as Kafka takes it; `index` is its place among those that were given."""
+
+    index: int
+    topic: str
+    key: bytes
+    headers: list[tuple[str, str | bytes | None]]
+    body: bytes
+
+
+class Sending:
+    """The reports of one publish: `done` when all are there."""
+
+    def __init__(self, place: str) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.refused: dict[int, str] = {}
+        self.failure = ""
+        self._place = place
+        self._left = 1  # for as long as it is being given
+
+    def given(self) -> None:
+        """One report more is due."""
+        self._left += 1
+
+    def report(self, index: int, error: KafkaError | None, _: Message) -> None:
+        """What became of a message."""
+        if error is not None:
+            self.fault(index, error)
+        self.settle()
+
+    def fault(self, index: int, error: KafkaError) -> None:
+        """A message was not published."""
+        if error.code() in REFUSED:
+            self.refused[index] = REFUSED[error.code()]
+        else:
+            self.failure = self.failure or told(error, self._place)
+
+    def settle(self) -> None:
+        """One report less is due."""
+        self._left -= 1
+        if not self._left:
+            self.end()
+
+    def end(self, failure: str = "") -> None:
+        """All that will be known is known."""
+        self.failure = self.failure or failure
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Publisher:
+    """Publishes to a cluster; used in one event loop."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._timeout = place.options.timeout
+        self._properties = place.properties | PRODUCER | {"message.max.bytes": place.options.max_bytes}
+        self._loop = asyncio.get_running_loop()
+        self._under_way: set[Sending] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._looked = asyncio.Event()
+        self._start()
+
+    def _start(self) -> None:
+        self._journal = Journal()
+        self._producer = Producer({**self._properties, "error_cb": self._journal.error}, logger=self._journal)
+        self._look_in(IDLE)
+
+    async def connect(self) -> None:
+        """Wait until a broker answers. Raises ConfigurationError or ChannelError."""
+        end = monotonic() + self._timeout
+        while True:
+            try:
+                await asyncio.to_thread(self._producer.list_topics, "", min(ATTEMPT, self._timeout))
+            except KafkaException as exception:
+                self._producer.poll(0)
+                trouble = self._journal.trouble or error_of(exception)
+                if trouble.code() in HOPELESS or monotonic() > end:
+                    raise translate(trouble, self._place.name) from None
+            else:
+                self._journal.trouble = None
+                return
+
+    async def publish(self, records: Iterable[Record]) -> dict[int, str]:
+        """Publish in order; the answer says which were refused for themselves. Raises ChannelError."""
+        if self._journal.broken:
+            self._renew(self._why())
+        sending = Sending(self._place.name)
+        self._under_way.add(sending)
+        try:
+            async with asyncio.timeout(self._timeout):
+                for record in records:
+                    while not self._give(record, sending):
+                        self._looked.clear()
+                        await self._looked.wait()
+                sending.settle()
+                self._look_in(0)
+                await sending.done
+        except TimeoutError:
+            why = self._why()
+            self._renew(why)
+            raise ChannelError(why) from None
+        finally:
+            self._under_way.discard(sending)
+        if sending.failure:
+            raise ChannelError(sending.failure)
+        self._journal.trouble = None
+        return sending.refused
+
+    def _give(self, record: Record, sending: Sending) -> bool:
+        """Give a message to the producer; whether it had room."""
+        try:
+            report = partial(sending.report, record.index)
+            self._producer.produce(record.topic, record.body, record.key, on_delivery=report, headers=record.headers)
+        except BufferError:
+            self._look_in(0)
+            return False
+        except KafkaException as exception:
+            sending.fault(record.index, error_of(exception))
+        else:
+            sending.given()
+        return True
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._look) if seconds else self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._producer.poll(0)
+        self._looked.set()
+        self._look_in(BUSY if self._under_way else IDLE)
+
+    # --- giving up ---
+
+    def _why(self) -> str:
+        trouble = self._journal.trouble
+        if trouble is not None:
+            return told(trouble, self._place.name)
+        return f"{self._place.name} did not confirm within {self._timeout:g} s: {UNREACHABLE}"
+
+    def _renew(self, why: str) -> None:
+        """Give up all that is under way, so that nothing of it follows later, and begin anew."""
+        given_up, self._under_way = self._under_way, set()
+        old = self._producer
+        old.purge()
+        for sending in given_up:
+            sending.end(why)
+        self._start()
+        task = self._loop.create_task(asyncio.to_thread(_end, old))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """Wait for what is under way, and end."""
+        for sending in list(self._under_way):
+            await asyncio.wait({sending.done}, timeout=self._timeout)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._producer.purge()
+        await asyncio.to_thread(_end, self._producer)
+        await asyncio.gather(*self._leaving)
+
+
+def _end(producer: Producer) -> None:
+    producer.close()
