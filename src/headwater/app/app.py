@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeVar
 from headwater.app.adapters import open_channel, open_database
 from headwater.app.declared import Declarations
 from headwater.app.parts import Parts
+from headwater.app.routes import routes
 from headwater.app.runner import Runner
 from headwater.app.wiring import Wiring, WiringOptions, wire
-from headwater.channel import Channel, Start
+from headwater.channel import Channel, Route, Start
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings, settings
 from headwater.database import Database
@@ -113,6 +114,10 @@ class App:
             return step
 
         return declare
+
+    def routes(self) -> list[Route]:
+        """Every topic that the app publishes or consumes, with the groups that it knows of. Raises DeclarationError."""
+        return routes(self.declared)
 
     def _check_not_wired(self) -> None:
         if self._wiring is not None:

@@ -1,18 +1,18 @@
 """The routes of an app: every topic that it publishes or consumes, with the groups that it knows of.
 
 A topic of facts is made by the service that states them; whoever consumes it adds its group. A topic that is addressed
-(commands, replies, control) has one group, its service's: whoever sends there makes both, so that nothing sent before the
-other service has started is lost.
+(commands, control) has one group, its service's: whoever is known to send there makes both, so that nothing sent before the
+other service has started is lost. Replies have a topic wherever commands are sent from, and a group where they are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from headwater.app.declared import Declarations, returned_types
 from headwater.channel import Finding, Route
-from headwater.errors import ConfigurationError
+from headwater.errors import ConfigurationError, DeclarationError
 
 
 def control_of(service: str) -> str:
@@ -32,19 +32,58 @@ def published(declared: Declarations) -> set[str]:
     return topics
 
 
-def routes(declared: Declarations, consumed: Iterable[str]) -> list[Route]:
-    """The routes of an app that consumes these topics, by name."""
+def commands_to(declared: Declarations) -> set[str]:
+    """The topic of commands to the service, if it decides any."""
+    return {f"{declared.service}.commands"} if declared.decides else set()
+
+
+def fed_by(declared: Declarations, types: Collection[str]) -> tuple[frozenset[str], bool]:
+    """The topics that feed whoever takes these types of events, and whether the service's own log does."""
+    topics: set[str] = set()
+    logged = False
+    for found in declared.schema.types():
+        if found.name not in types:
+            continue
+        if found.name == "headwater.Refused":
+            topics.add(f"{declared.service}.replies")
+            logged = True
+        elif found.service == declared.service:
+            logged = True
+        elif not found.category:
+            raise DeclarationError(
+                f"{found.name} is an event of {found.service}; say whose fact it is: "
+                f"class {found.payload.__name__}(Event, service={found.service!r}, category=…)"
+            )
+        else:
+            topics.add(f"{found.service}.{found.category}")
+    return frozenset(topics), logged
+
+
+def routes(declared: Declarations) -> list[Route]:
+    """The routes of an app."""
     service = declared.service
     groups: dict[str, set[str]] = {topic: set() for topic in published(declared)}
     for one in declared.schema.types():
         if one.kind == "command" and one.service != service:
             groups[f"{one.service}.commands"].add(one.service)
-            groups.setdefault(f"{service}.replies", set()).add(service)
+    if declared.sends:
+        groups[f"{service}.replies"] = set()
+    consumed = commands_to(declared) | fed_by(declared, _taken(declared))[0]
     for topic in consumed:
         groups.setdefault(topic, set()).add(service)
     for name in (service, *(topic.partition(".")[0] for topic in consumed)):
         groups.setdefault(control_of(name), set()).add(control_of(name))
     return [Route(topic, tuple(sorted(found))) for topic, found in sorted(groups.items())]
+
+
+def _taken(declared: Declarations) -> set[str]:
+    """The names of all events that a handler, a saga or a read model behind the log takes."""
+    classes: set[type] = {one for named in declared.handlers.values() for one in named.handler.messages}
+    for reactions in declared.sagas.values():
+        classes |= {*reactions.react, *reactions.evolve}
+    for projection in declared.projections.values():
+        classes |= set() if projection.model.__inline__ else {*projection.evolve}
+    return {declared.schema.of(one).name for one in classes}
 
 
 def _stating(declared: Declarations) -> set[str]:

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from headwater.app.declared import Declarations
 from headwater.app.parts import Parts
-from headwater.app.routes import control_of, published, refuse, routes
-from headwater.channel import Channel, Route, Start, Subscription
+from headwater.app.routes import commands_to, control_of, fed_by, published, refuse, routes
+from headwater.channel import Channel, Start, Subscription
 from headwater.checkpoint import Consuming
 from headwater.clock import Clock
 from headwater.consumer import (
@@ -159,12 +159,8 @@ class Wiring:
         wired.append(Wired("answering", answering, ""))
         return wired
 
-    def routes(self) -> list[Route]:
-        """Every topic that the app publishes or consumes, with its groups."""
-        return routes(self.declared, {topic for plan in self.plans for topic in plan.topics})
-
     async def _check_channel(self) -> None:
-        findings = await self.channel.examine(self.routes())
+        findings = await self.channel.examine(routes(self.declared))
         refuse(findings, self.service)
         for one in findings:
             signal("channel.unsafe", logging.WARNING, service=self.service, what=one.what, why=one.why)
@@ -224,27 +220,8 @@ class Wiring:
     def _sources(self, worker: Worker) -> tuple[frozenset[str], bool]:
         """The topics that feed a worker, and whether our own log does."""
         if isinstance(worker, CommandWorker):
-            topics: set[str] = {f"{self.service}.commands"} if self.declared.decides else set()
-            return frozenset(topics), self.declared.sends
-        topics = set()
-        logged = False
-        for found in self.declared.schema.types():
-            name = found.name
-            if name not in worker.types:
-                continue
-            if name == "headwater.Refused":
-                topics.add(f"{self.service}.replies")
-                logged = True
-            elif found.service == self.service:
-                logged = True
-            elif not found.category:
-                raise DeclarationError(
-                    f"{name} is an event of {found.service}; say whose fact it is: "
-                    f"class {found.payload.__name__}(Event, service={found.service!r}, category=…)"
-                )
-            else:
-                topics.add(f"{found.service}.{found.category}")
-        return frozenset(topics), logged
+            return frozenset(commands_to(self.declared)), self.declared.sends
+        return fed_by(self.declared, worker.types)
 
     def _register(self) -> list[Consuming]:
         known = [Consuming(f"{self.service}.relay", "log", "relay")]
