@@ -14,6 +14,7 @@ from .messages import PlaceOrder
 from .progress import Progress, Snapshot
 from .routes import SERVICES
 from .services import Services
+from .topics import make_topics
 from .view import Scene, View
 
 LOOK = 0.5
@@ -59,6 +60,7 @@ class Driver:
         tasks: list[asyncio.Task[None]] = []
         try:
             self.progress.logs.make()
+            await make_topics(self.folder)
             self.services.start_all()
             tasks.append(asyncio.create_task(self._feed(self.progress.placed())))
             if self.pace.kill_every is not None:

@@ -8,11 +8,13 @@ import os
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from headwater import ConfigurationError
 
 from .routes import SERVICES
+
+DATABASES = ("sqlite", "memory", "postgresql", "postgres")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Folder:
 
     def channel(self) -> str:
         if self.run and self.run.channel:
-            return self.run.channel
+            return with_prefix(self.run.channel, f"{self.run.name}-")
         return self._on_server("channel") if self.run and self.run.store else url(self.path / "channel.db")
 
     def made(self, place: str) -> bool:
@@ -91,6 +93,15 @@ class Folder:
         """Write down what the run was started with."""
         self.run = run
         replace(self._settings, json.dumps(asdict(run)))
+
+
+def with_prefix(channel: str, prefix: str) -> str:
+    """The URL of a broker with topics of this run's own, unless it says whose they are; a channel in a database needs none."""
+    parts = urlsplit(channel)
+    if parts.scheme in DATABASES or "prefix" in dict(parse_qsl(parts.query, keep_blank_values=True)):
+        return channel
+    before, mark, query = channel.partition("?")
+    return f"{before}?{query}{'&' if mark and query else ''}prefix={prefix}"
 
 
 def url(path: Path) -> str:
