@@ -138,18 +138,56 @@ async def test_a_wrong_declaration_lets_go_of_the_store(place, monkeypatch):
 
 
 @played
-async def test_a_channel_that_cannot_be_opened_lets_go_of_everything(place, monkeypatch):
+async def test_a_channel_that_cannot_be_used_lets_go_of_everything(place, monkeypatch):
     async def fail(self: MemoryChannel) -> None:
-        raise ChannelError("no broker")
+        raise ConfigurationError("no such broker")
 
     monkeypatch.setattr(MemoryChannel, "open", fail)
     app = producer(place)
-    with pytest.raises(ChannelError):
+    with pytest.raises(ConfigurationError):
         async with app:
             raise AssertionError("it must not run")
     monkeypatch.undo()
     async with app:
         await app.send(Bump("a"))
+
+
+@pytest.mark.parametrize("fails", ["open", "examine", "subscribe"])
+@played
+async def test_a_service_works_while_its_channel_is_away_and_joins_it_once_it_is_there(
+    place, monkeypatch, caplog, fails
+):
+    caplog.set_level(logging.INFO, "headwater")
+    seen: list[tuple[str, int]] = []
+
+    async def away(*_: Any) -> Any:
+        raise ChannelError("the broker is away")
+
+    app = producer(place)
+    app.add(Quiet)
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryChannel, fails, away)
+        await app.start()
+        answer = await app.send(Bump("a"))
+        assert (await app.get(Quiet, "a", after=answer)).n == 1
+        await until(lambda: bool([one for one in caplog.records if one.getMessage() == "channel.away"]))
+    async with mail(place, seen):
+        await until(lambda: seen == [("a", 1)])
+    await app.stop()
+    assert [one.getMessage() for one in caplog.records].count("channel.joined") == 1
+
+
+@played
+async def test_a_service_stops_at_once_while_its_channel_is_away(place, monkeypatch):
+    async def away(*_: Any) -> Any:
+        raise ChannelError("the broker is away")
+
+    monkeypatch.setattr(MemoryChannel, "open", away)
+    app = producer(place)
+    await app.start()
+    before = asyncio.get_running_loop().time()
+    await app.stop()
+    assert asyncio.get_running_loop().time() - before < 1.0
 
 
 @played
@@ -449,11 +487,11 @@ async def test_a_member_with_a_name_keeps_it(place):
 @played
 async def test_the_runner_that_fails_to_start_gives_its_seat_up(place, monkeypatch):
     async def fail(self: MemoryChannel, *arguments: Any, **options: Any) -> Any:
-        raise ChannelError("no broker")
+        raise ConfigurationError("no such broker")
 
     monkeypatch.setattr(MemoryChannel, "subscribe", fail)
     app = producer(place)
-    with pytest.raises(ChannelError):
+    with pytest.raises(ConfigurationError):
         async with app:
             raise AssertionError("it must not run")
     monkeypatch.undo()

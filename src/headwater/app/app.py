@@ -147,13 +147,13 @@ class App:
     async def start(self, member: str = "", *, only: Iterable[str] = (), without: Iterable[str] = ()) -> None:
         """Run everything: handlers, read models, sagas, timers and the relay.
 
-        `member` names this process among those of the service, the same at every start; without, it takes a free name.
-        `only` these parts run here, by their stored names, or all `without` them: others run them.
+        While the channel is away the rest works, and it is joined once it is there. `member` names this process among those
+        of the service, the same at every start; without, it takes a free name. `only` these parts run here, by their stored
+        names, or all `without` them: others run them.
         """
         if self._runner is not None:
             raise ConfigurationError(f"the app {self.name!r} is running already")
         wiring = await self.connect()
-        await wiring.channel.open()
         self._runner = Runner(wiring, member, Parts(frozenset(only), frozenset(without)))
         await self._runner.start()
 

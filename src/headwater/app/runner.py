@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from headwater.app.parts import Parts
 from headwater.app.wiring import ALL, Wired, Wiring
 from headwater.clock import Clock
 from headwater.database import Database
-from headwater.errors import Conflict, HeadwaterError
+from headwater.errors import ChannelError, Conflict, HeadwaterError
 from headwater.lease import Fence, Lease
 from headwater.telemetry import signal
 
@@ -20,6 +20,8 @@ IDLE = 0.25
 FOLLOW = 0.5
 BACKOFF = 5.0
 GRACE = 10.0
+TOLD = 10
+"""A channel that stays away is told of at every so many tries."""
 
 
 class Runner:
@@ -42,11 +44,42 @@ class Runner:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Join the channel and start every flow."""
+        """Start every flow; those over a channel that is away start once it is there. Raises ConfigurationError."""
         self.member = self.member or await self._take_seat()
-        flows = await self.wiring.flows(self.member, self._fence_of, self.parts)
-        self._tasks = [asyncio.create_task(self._tend(wired), name=wired.name) for wired in flows]
+        await self.wiring.begin(self.parts)
+        try:
+            joined = [] if self.parts.only else await self._join()
+        except ChannelError as error:
+            joined = []
+            self._tasks.append(asyncio.create_task(self._join_later(error), name="joining"))
+        self._run(joined + self.wiring.local(self._fence_of, self.parts))
         signal("app.started", service=self.wiring.service, member=self.member)
+
+    def _run(self, flows: Sequence[Wired]) -> None:
+        if self._stopping.is_set():
+            return
+        self._tasks += [asyncio.create_task(self._tend(wired), name=wired.name) for wired in flows]
+
+    async def _join(self) -> list[Wired]:
+        await self.wiring.channel.open()
+        return await self.wiring.join(self.member, self._fence_of)
+
+    async def _join_later(self, error: HeadwaterError) -> None:
+        """Try again until the channel is there and ready; meanwhile the rest of the service works."""
+        for failures in itertools.count(1):
+            if failures == 1 or failures % TOLD == 0:
+                cause = str(error)
+                signal("channel.away", logging.ERROR, service=self.wiring.service, cause=cause, failures=failures)
+            await self._pause(_backoff(failures, self.clock))
+            if self._stopping.is_set():
+                return
+            try:
+                self._run(await self._join())
+            except HeadwaterError as again:
+                error = again
+            else:
+                signal("channel.joined", service=self.wiring.service)
+                return
 
     async def stop(self) -> None:
         """Stop fetching, finish what is in hand within 10 seconds, and give up the leases."""
@@ -95,7 +128,7 @@ class Runner:
             except Exception as error:  # noqa: BLE001 - a flow goes on: what fails now may pass
                 failures += 1
                 self._report(wired, error, failures)
-                await self._pause(min(BACKOFF, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + self.clock.random() / 2))
+                await self._pause(_backoff(failures, self.clock))
         with suppress(HeadwaterError):  # as after a crash, then
             await wired.flow.end()
 
@@ -145,6 +178,11 @@ class Runner:
                 where="" if known else _where(error),
                 failures=failures,
             )
+
+
+def _backoff(failures: int, clock: Clock) -> float:
+    """Seconds until the next try, with jitter."""
+    return min(BACKOFF, 0.05 * 2.0 ** min(failures, 10)) * (0.5 + clock.random() / 2)
 
 
 def _where(error: BaseException) -> str:

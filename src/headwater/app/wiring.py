@@ -124,9 +124,22 @@ class Wiring:
 
     async def flows(self, member: str, fence_of: FenceOf, parts: Parts = ALL) -> list[Wired]:
         """Join the channel and make the flows of these parts; `fence_of` gives the fence of a lease by name."""
+        await self.begin(parts)
+        joined = [] if parts.only else await self.join(member, fence_of)
+        return joined + self.local(fence_of, parts)
+
+    async def begin(self, parts: Parts) -> None:
+        """Check the parts, and note which consumers there are. Raises ConfigurationError."""
         parts.check(self.service, {self._short(plan): plan.topics for plan in self.plans})
         await self.database.register(self._register())
-        wired = [] if parts.only else await self._common(member, fence_of)
+
+    def local(self, fence_of: FenceOf, parts: Parts) -> list[Wired]:
+        """The flows that need no channel: what the own log feeds, timers, and what waits for another try."""
+        wired = (
+            []
+            if parts.only
+            else [Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler")]
+        )
         for plan in self.plans:
             if parts.run(self._short(plan)):
                 name = plan.consumer.name
@@ -138,15 +151,19 @@ class Wiring:
     def _short(self, plan: Plan) -> str:
         return plan.consumer.name.removeprefix(f"{self.service}.")
 
-    async def _common(self, member: str, fence_of: FenceOf) -> list[Wired]:
-        """What a service runs whatever it is made of, and all that its channel feeds."""
+    async def join(self, member: str, fence_of: FenceOf) -> list[Wired]:
+        """Join the channel, which is open, and make the flows over it. Raises ChannelError, or ConfigurationError."""
         await self._check_channel()
+        try:
+            return await self._joined(member, fence_of)
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def _joined(self, member: str, fence_of: FenceOf) -> list[Wired]:
         topics = sorted(published(self.declared))
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"), topics)
-        wired = [
-            Wired("relay", relay, "relay"),
-            Wired("scheduler", Scheduler(self.database, self.clock, fence_of("scheduler")), "scheduler"),
-        ]
+        wired = [Wired("relay", relay, "relay")]
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
