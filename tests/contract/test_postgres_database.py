@@ -15,6 +15,8 @@ import pytest
 
 from headwater.adapters.postgres import PostgresChannel, PostgresDatabase, database, server
 from headwater.adapters.postgres.migrations import split
+from headwater.adapters.postgres.server import BEGIN, COMMIT, Server
+from headwater.adapters.postgres.statement import Statement
 from headwater.adapters.postgres.url import Place
 from headwater.channel import Publication
 from headwater.checkpoint import Checkpoint
@@ -562,3 +564,64 @@ def test_statements_that_were_prepared_on_empty_tables_read_no_table_whole_when_
 
     asyncio.run(main())
     assert run(url, READ) == []
+
+
+# --- prepared statements ---
+
+
+def test_a_table_that_others_change_is_read_as_it_is_now(postgres: Databases) -> None:
+    async def main() -> None:
+        url = postgres.make()
+        server = Server(Place(url))
+        reader, other = await server.connect(), await server.connect()
+        read, change = Statement("SELECT * FROM changing"), Statement("ALTER TABLE changing ADD COLUMN b text")
+        await other.exchange(
+            [Statement("CREATE TABLE changing (a integer)"), Statement("INSERT INTO changing VALUES (1)")]
+        )
+        assert await reader.exchange([read]) == [[(1,)]]
+        await other.exchange([change])
+        assert await reader.exchange([read]) == [[(1, None)]]
+        await other.exchange([Statement("ALTER TABLE changing DROP COLUMN b")])
+        await reader.exchange([BEGIN])
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            await reader.exchange([read])
+        await reader.rollback()
+        assert await reader.exchange([BEGIN, read, COMMIT]) == [[], [(1,)], []]
+        for connection in (reader, other):
+            await connection.close()
+
+    asyncio.run(main())
+
+
+def test_what_comes_after_a_statement_that_fails_is_not_run_and_the_connection_goes_on(postgres: Databases) -> None:
+    async def main() -> None:
+        connection = await Server(Place(postgres.make())).connect()
+        await connection.exchange([Statement("CREATE TABLE kept (a integer)")])
+        insert = Statement("INSERT INTO kept VALUES (%s)", (1,))
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await connection.exchange([insert, Statement("SELECT 1 / 0"), insert])
+        assert await connection.exchange([Statement("SELECT count(*) FROM kept")]) == [[(0,)]]
+        assert await connection.exchange([insert, Statement("SELECT a, 'x%%', %(b)s::text FROM kept", {"b": "é"})]) == [
+            [],
+            [(1, "x%", "é")],
+        ]
+        await connection.close()
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_while_the_server_works_leaves_a_connection_that_can_be_used_or_is_closed(
+    postgres: Databases,
+) -> None:
+    async def main() -> None:
+        connection = await Server(Place(postgres.make())).connect()
+        waiting = asyncio.ensure_future(connection.exchange([Statement("SELECT pg_sleep(30)")]))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        if not connection.closed:
+            assert await connection.exchange([Statement("SELECT 1")]) == [[(1,)]]
+            await connection.close()
+
+    asyncio.run(main())

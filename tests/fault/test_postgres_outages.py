@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from headwater.adapters.postgres import PostgresDatabase, statement
+from headwater.adapters.postgres import PostgresDatabase
 from headwater.adapters.postgres.connection import Connection
 from headwater.adapters.postgres.server import COMMIT
 from headwater.clock import SystemClock
@@ -337,17 +337,17 @@ def test_a_lease_is_not_taken_over_while_a_write_under_it_is_open(postgres: Data
 def test_a_transaction_that_blocks_the_loop_never_waits_for_one_that_waits_for_the_loop(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = statement._rows
+    exchange = Connection.exchange
 
     async def slow(*given: Any) -> Any:
         await asyncio.sleep(0.05)
-        return await rows(*given)
+        return await exchange(*given)
 
     async def main() -> None:
         async with opened(postgres.make()) as database:
             lease = await database.acquire("relay", "one", 60.0)
             assert lease is not None
-            monkeypatch.setattr(statement, "_rows", slow)
+            monkeypatch.setattr(Connection, "exchange", slow)
             taking = asyncio.create_task(database.acquire("relay", "one", 60.0))
             await asyncio.sleep(0.12)  # it holds the lock of the lease
             async with database.transaction() as transaction:

@@ -11,17 +11,16 @@ import psycopg
 from psycopg import abc
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
 
-from headwater.adapters.postgres.statement import Row, Statement
+from headwater.adapters.postgres.faults import changed
+from headwater.adapters.postgres.statement import Plan, Result, Row, Statement
 from headwater.adapters.postgres.text import escaped, plain
 
 PREPARED: Final = 500
 """Statements that a connection keeps prepared."""
-STALE: Final = frozenset({"0A000", "26000"})
-"""A prepared statement would give other columns now, or the server does not know it: it is prepared anew."""
 PLACE: Final = re.compile(r"%(?:(%)|s|\((\w+)\)s)")
 SYNC, OUTCOMES = ExecStatus.PIPELINE_SYNC, (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 
@@ -44,9 +43,24 @@ class Connection(psycopg.AsyncConnection[Row]):
         async with self.lock:
             if self.closed:
                 raise psycopg.OperationalError("the connection is closed")
-            results = await self._sent(statements)
+            try:
+                results = await self._sent(statements)
+            except psycopg.Error as error:
+                if not changed(error) or self.info.transaction_status != TransactionStatus.IDLE:
+                    raise
+                results = await self._sent(statements)
         reader = Transformer(self)
         return [_rows(reader, result) for result in results]
+
+    async def drive(self, plan: Plan[Result]) -> Result:
+        """What a plan comes to, a step at a time."""
+        try:
+            step = next(plan)
+            while True:
+                step = plan.send(await self.exchange(step))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
     async def _sent(self, statements: Sequence[Statement]) -> list[PGresult]:
         pgconn = self.pgconn
@@ -113,7 +127,7 @@ class Connection(psycopg.AsyncConnection[Row]):
                 if place >= failed:
                     del self._kept[key]
             error = error_from_result(results[failed], encoding=self.info.encoding)
-            if error.sqlstate in STALE:
+            if changed(error):
                 self._kept.clear()
             raise error
         return [one for place, one in enumerate(results) if place not in fresh]

@@ -27,6 +27,7 @@ STALE: Final = "HW001"
 """Raised by our SQL: what a judgement was based on was changed by another process."""
 AGAIN: Final = frozenset({STALE, "40001", "40P01", "23505"})
 """Failures after which the same sets are judged anew: a race with another process was lost."""
+UNKNOWN: Final = "26000"
 FAULTS: Final[tuple[tuple[tuple[type[Exception], ...], type[HeadwaterError], str], ...]] = (
     (
         (errors.DiskFull, errors.OutOfMemory),
@@ -121,3 +122,8 @@ def translated(place: Place) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise translate(error, place) from None
+
+
+def changed(error: psycopg.Error) -> bool:
+    """Whether a prepared statement would give other columns now, or the server does not know it: prepared anew, it works."""
+    return error.sqlstate == UNKNOWN or error.diag.source_function == "RevalidateCachedQuery"

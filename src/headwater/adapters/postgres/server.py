@@ -15,7 +15,7 @@ from psycopg.types.json import set_json_loads
 
 from headwater.adapters.postgres.connection import PREPARED, Connection
 from headwater.adapters.postgres.faults import lost, refused, translate, translated
-from headwater.adapters.postgres.statement import Plan, Row, Statement, run
+from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.adapters.postgres.url import BY_KEY, FREE, Place
 from headwater.errors import ConfigurationError, DatabaseError
 
@@ -139,7 +139,7 @@ class Pool:
         """Drive a plan within a transaction, which is undone if it raises, in this process's turn."""
         async with self.turn, self.take() as connection:
             try:
-                return await run(connection, _within(plan))
+                return await connection.drive(_within(plan))
             except Exception as error:  # noqa: BLE001 - whatever it was, the transaction is undone
                 await undo(connection, error)
                 if lost(error):
@@ -150,7 +150,7 @@ class Pool:
         """Drive a plan that only reads, without a transaction."""
         async with self.take() as connection:
             with translated(self.server.place):
-                return await run(connection, plan)
+                return await connection.drive(plan)
 
     async def settle(self, plan: Callable[[], Plan[Result]]) -> Result:
         """Drive a plan within a transaction which may run twice: where a connection breaks, it is made anew."""

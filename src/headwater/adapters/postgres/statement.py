@@ -1,6 +1,7 @@
 """Statements as data, and plans: generators that ask for the rows of some statements and go on with them.
 
-A plan is written once and driven on connections of both kinds: those of the loop, and that of an interactive transaction.
+A plan is written once and driven on connections of both kinds: those of the loop (`Connection.drive`), and that of an
+interactive transaction.
 """
 
 from __future__ import annotations
@@ -26,25 +27,6 @@ class Statement(NamedTuple):
 
 Plan = Generator[list[Statement], list[list[Row]], Result]
 """Yields the statements of a step, gets the rows of each, and returns what came of it."""
-
-
-async def run(connection: psycopg.AsyncConnection[Row], plan: Plan[Result]) -> Result:
-    """Drive a plan on an asynchronous connection, statement by statement: after a DROP, psycopg forgets what it prepared."""
-    try:
-        step = next(plan)
-        while True:
-            step = plan.send([await _rows(connection, statement) for statement in step])
-    except StopIteration as end:
-        result: Result = end.value
-        return result
-
-
-async def _rows(
-    connection: psycopg.AsyncConnection[Row], statement: Statement, *, prepare: bool | None = False
-) -> list[Row]:
-    cursor = connection.cursor(binary=True)
-    await cursor.execute(statement.sql, escaped(statement.values), prepare=prepare)
-    return plain(await cursor.fetchall()) if cursor.description else []
 
 
 def run_now(connection: psycopg.Connection[Row], plan: Plan[Result]) -> Result:

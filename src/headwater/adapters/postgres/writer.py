@@ -11,9 +11,8 @@ from typing import Final
 import psycopg
 
 from headwater import fault
-from headwater.adapters.postgres.faults import AGAIN, translate
+from headwater.adapters.postgres.faults import AGAIN, changed, translate
 from headwater.adapters.postgres.server import COMMIT, Asynchronous, Server, undo
-from headwater.adapters.postgres.statement import run
 from headwater.adapters.postgres.writes import Commit
 from headwater.database import Answer, Failed, InlineFold, WriteSet
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
@@ -139,7 +138,7 @@ class Writer:
                 if answers is not None:
                     return answers
             except psycopg.Error as error:
-                if error.sqlstate not in AGAIN and not connection.closed:
+                if error.sqlstate not in AGAIN and not changed(error) and not connection.closed:
                     raise
             connection = await self._connected()
         raise DatabaseError("other processes were faster again and again: try again")
@@ -174,7 +173,7 @@ class Writer:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while asyncio.get_running_loop().time() < deadline:
             try:
-                outcome = await run(await self._connected(), commit.outcome())
+                outcome = await (await self._connected()).drive(commit.outcome())
             except (HeadwaterError, psycopg.Error):
                 outcome = True
             if outcome is None:
