@@ -136,8 +136,10 @@ class Safety:
         self._epoch = max(self._epoch, epoch)
         for one in publications:
             known, version = self._published.get(one.key, 0), int(one.headers["streamversion"])
-            told = one.headers["kind"] == "control"
-            if (int(one.headers["previous"]) if told else version - 1) > known:
+            told = one.headers["kind"] == "control"  # a chain of tallies may begin anywhere: who has none of it asks
+            begins = told and not known
+            before = int(one.headers["previous"]) if told else version - 1
+            if before > known and not begins:
                 self._violated(f"{who} published {one.key}@{version}, and nothing between it and {known}")
             self._published[one.key] = max(known, version)
 
