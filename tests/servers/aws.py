@@ -27,6 +27,8 @@ from tests.servers.postgres import Unavailable, _free_port, _lock, _wait_for_end
 
 GIVEN = "HEADWATER_TEST_AWS"
 REGION = "eu-west-1"
+ACCOUNT = "123456789012"
+"""Everybody's, in moto."""
 PROGRAM = Path(__file__).with_name("moto_program.py")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 """What moto takes; it takes anything."""
@@ -55,8 +57,9 @@ class MotoServer:
         """Start it, with nothing in it, and wait until it answers. Raises Unavailable."""
         log = Path(tempfile.gettempdir()) / f"headwater-moto-{self.port}.log"
         with log.open("wb") as said:
-            words = [sys.executable, str(PROGRAM), str(self.port)]
-            # it outlives the worker of pytest-xdist that has started it
+            # it outlives the worker of pytest-xdist that has started it, not the run
+            run = os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()
+            words = [sys.executable, str(PROGRAM), str(self.port), str(run)]
             process = subprocess.Popen(
                 words, stdout=said, stderr=said, env=os.environ | environment, start_new_session=True
             )
@@ -104,8 +107,9 @@ class Endpoint:
         self.prefix = f"t{uuid4().hex[:12]}-"
 
     def channel(self, **options: object) -> str:
-        """The URL of a channel there, with its options."""
-        named = {"region": REGION, "endpoint": self.url, "prefix": self.prefix} | options
+        """The URL of a channel there, with its options; that it need not ask whose it is saves a client for each."""
+        named: dict[str, object] = {"region": REGION, "endpoint": self.url, "prefix": self.prefix}
+        named |= ({"account": ACCOUNT} if self.server else {}) | options
         return f"aws://?{urlencode(named)}"
 
 

@@ -1,4 +1,6 @@
-"""moto's server, SNS and SQS kept in memory, with mended what would hide or invent faults: `moto_program.py PORT`.
+"""moto's server, SNS and SQS kept in memory, with mended what would hide or invent faults.
+
+`moto_program.py PORT PID` serves on loopback for as long as the process lives that has this id.
 
 As moto has it, requests change its queues from many threads with no lock, so that a message is lost or doubled now and then;
 a long poll does not see what becomes free while it waits; messages whose time in hand ran out come again last first; and a
@@ -9,6 +11,7 @@ message among hundreds cost ten times as much.)
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -85,8 +88,19 @@ class Handler(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
 
 
-def main(port: int) -> None:
-    """Serve on loopback until killed."""
+def ending_with(pid: int) -> None:
+    """End when a process has."""
+    while True:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            os._exit(0)
+        time.sleep(1)
+
+
+def main(port: int, pid: int) -> None:
+    """Serve for as long as a process lives."""
+    threading.Thread(target=ending_with, args=(pid,), daemon=True).start()
     SQSBackend.receive_message = receiving  # type: ignore[method-assign,assignment]
     SQSBackend.change_message_visibility = changing  # type: ignore[method-assign]
     Queue.delete_message = deleting  # type: ignore[method-assign]
@@ -97,4 +111,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

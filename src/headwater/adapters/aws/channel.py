@@ -87,8 +87,9 @@ class AwsChannel:
         return subscription
 
     async def lag(self, group: str | None = None) -> list[GroupLag]:
-        await together(self._learn(url) for url in await self._urls() if url not in self._whose)
-        known = [(url, whose) for url, whose in self._whose.items() if whose and group in (None, whose[0])]
+        urls = await self._urls()
+        await together(self._learn(url) for url in urls if url not in self._whose)
+        known = [(url, whose) for url in urls if (whose := self._whose[url]) and group in (None, whose[0])]
         return await together(self._lag(self._queue(url, *whose)) for url, whose in known)
 
     # --- lag ---
@@ -109,7 +110,11 @@ class AwsChannel:
 
     async def _learn(self, url: str) -> None:
         told = await self._services.ask("sqs", "list_queue_tags", QueueUrl=url)
-        self._whose[url] = tagged(told.get("Tags", {}))
+        whose = tagged(told.get("Tags", {}))
+        ours = whose is not None and url.endswith(
+            f"/{self._names.queue(*whose)}"
+        )  # or of a prefix that begins with ours
+        self._whose[url] = whose if ours else None
 
     async def _lag(self, queue: Queue) -> GroupLag:
         told = await self._services.ask("sqs", "get_queue_attributes", QueueUrl=queue.url, AttributeNames=list(COUNTS))

@@ -26,7 +26,8 @@ class AwsOptions(Struct, frozen=True):
     """What a URL says; what it does not say of `region`, AWS's own settings do.
 
     `prefix` begins the names of all topics and queues. `visibility`: seconds for which what a member has fetched is nobody
-    else's; they are renewed while it lives. `poll`: seconds that one call waits for messages, and that a close may take.
+    else's; they are renewed while it lives. `poll`: seconds that one call waits for messages, and that a close may take; at
+    most half of those.
     `standard`: topics and queues without order. `kms`: the key that encrypts them, else SQS's own does. `account`: whose they
     are, else AWS is asked. `endpoint`: where both answer, if not AWS; `plaintext`: it may be http and not on this machine.
     """
@@ -75,6 +76,10 @@ def _value(name: str, value: str) -> object:
 
 
 def _checked(options: AwsOptions) -> AwsOptions:
+    if options.visibility < 2 * options.poll:
+        raise ConfigurationError(
+            f"visibility={options.visibility} is less than two polls: what a call has waited for is in hand from its beginning on"
+        )
     if len(options.prefix) > LONGEST_PREFIX or not _prefix(options.prefix):
         raise ConfigurationError(
             f"the prefix {options.prefix[:60]!r} cannot begin a queue's name: at most {LONGEST_PREFIX} of A-Z, a-z, 0-9, - and _"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -18,9 +19,9 @@ PAUSE: Final = 0.1
 
 
 class Taken:
-    """A message that was received: until when (seconds, monotonic) it is ours, and whether it is deleted."""
+    """A message that was received: until when (seconds, monotonic) it is ours, and whether it is being or was deleted."""
 
-    __slots__ = ("body", "deleted", "headers", "key", "queue", "receipt", "sent", "until")
+    __slots__ = ("body", "deleted", "headers", "key", "queue", "receipt", "sent", "settling", "until")
 
     def __init__(self, queue: Queue, message: Answer, until: float) -> None:
         system = message.get("Attributes", {})
@@ -33,7 +34,7 @@ class Taken:
         self.receipt: str = message["ReceiptHandle"]
         self.sent = int(system.get("SentTimestamp", 0)) * 1000
         self.until = until
-        self.deleted = False
+        self.settling = self.deleted = False
         self.key, self.headers, self.body = _opened(
             message.get("Body", ""), attributes, system.get("MessageGroupId", "")
         )
@@ -74,7 +75,8 @@ class Queue:
             group = message.get("MessageAttributes", {}).get(GROUP_ATTRIBUTE, {}).get("StringValue", "")
             (ours if group in ("", self.group) else others).append(Taken(self, message, until))
         if others:
-            await self.delete(others)
+            with suppress(ChannelError):  # they come again, and are settled then
+                await self.delete(others)
         return ours
 
     async def peek(self) -> int | None:
@@ -94,7 +96,13 @@ class Queue:
     async def delete(self, taken: Sequence[Taken]) -> list[Taken]:
         """Settle messages; those that are no longer ours. Raises ChannelError where it is not known of some."""
         left = [one for one in taken if not one.deleted]
-        done, lost = await self._each("delete_message_batch", left, {})
+        for one in left:
+            one.settling = True
+        try:
+            done, lost = await self._each("delete_message_batch", left, {})
+        finally:
+            for one in left:
+                one.settling = False
         for one in done:
             one.deleted = True
         return lost

@@ -72,7 +72,7 @@ class AwsSubscription:
     async def wait(self, timeout: float) -> None:
         self._check()
         end = monotonic() + timeout
-        while not self._ready and not self._lost and (left := end - monotonic()) > 0:
+        while not (self._ready or self._lost or self.closed) and (left := end - monotonic()) > 0:
             for queue in self._queues:
                 if queue.url not in self._polls:
                     self._polls[queue.url] = self._receive(queue, BATCH, self._poll)
@@ -84,7 +84,7 @@ class AwsSubscription:
         self._check()
         batches = self._whole(deliveries)
         taken = [one for batch in batches for one in batch.taken]
-        lost = any(one.until <= monotonic() for one in taken)
+        lost = any(one.until <= monotonic() for one in taken if not one.deleted)
         if not lost and taken:
             lost = any(await together(queue.delete(some) for queue, some in _by_queue(taken)))
         if lost:
@@ -174,7 +174,7 @@ class AwsSubscription:
             late = monotonic() + 2 * share
             lost = False
             with suppress(ChannelError):  # it is tried again while there is time
-                due = self._kept(lambda one: one.until < late)  # noqa: B023 - called at once
+                due = self._kept(lambda one: one.until < late and not one.settling)  # noqa: B023 - called at once
                 lost = any(await together(queue.extend(some) for queue, some in _by_queue(due)))
             if lost or self._kept(lambda one: one.until <= monotonic()):
                 await self._lose()

@@ -220,8 +220,19 @@ class Topology:
             "Resource": self._services.queue_arn(queue.name),
             "Condition": {"ArnEquals": {"aws:SourceArn": self._services.topic_arn(found.name)}},
         }
-        others = [one for one in _statements(queue.attributes) if one.get("Sid") != ours["Sid"]]
-        return json.dumps({"Version": "2012-10-17", "Statement": [*others, ours]})
+        secure = {
+            "Sid": "HeadwaterSecureTransport",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "sqs:*",
+            "Resource": self._services.queue_arn(queue.name),
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+        plain = self._services.options.endpoint.startswith("http:")
+        made = [ours] if plain else [ours, secure]
+        named = {one["Sid"] for one in made}
+        others = [one for one in _statements(queue.attributes) if one.get("Sid") not in named]
+        return json.dumps({"Version": "2012-10-17", "Statement": [*others, *made]})
 
 
 STANDARD: Final = Finding(
