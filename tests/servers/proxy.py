@@ -1,4 +1,4 @@
-"""A proxy before a PostgreSQL server that cuts connections: as it is told, or when a client has sent a COMMIT."""
+"""A proxy before a server that cuts connections: as it is told, or when a client has sent a COMMIT, or so many bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 Result = TypeVar("Result")
@@ -27,15 +27,40 @@ def never() -> Cut | None:
     return None
 
 
+class Watch(Protocol):
+    """Follows what a client sends."""
+
+    def commits(self, data: bytes) -> int:
+        """How many COMMITs, or whatever stands for them, are complete with these bytes."""
+        ...
+
+
+class Meter:
+    """Each so many bytes stand for a COMMIT."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._seen = 0
+
+    def commits(self, data: bytes) -> int:
+        """How often the number was passed."""
+        before = self._seen // self._every
+        self._seen += len(data)
+        return self._seen // self._every - before
+
+
 class Proxy:
     """Carries bytes between clients and a server, in a thread of its own: a client may block its loop.
 
-    `at_commit` is asked at each COMMIT that a client sends, in that thread.
+    `at_commit` is asked at each COMMIT that a client sends, in that thread; `watching` makes what sees them.
     """
 
-    def __init__(self, url: str, at_commit: Callable[[], Cut | None] = never) -> None:
+    def __init__(
+        self, url: str, at_commit: Callable[[], Cut | None] = never, watching: Callable[[], Watch] | None = None
+    ) -> None:
         self._parts = urlsplit(url)
         self._at_commit = at_commit
+        self._watching = watching or Frontend
         self._lines: set[_Line] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -56,7 +81,8 @@ class Proxy:
     def url(self) -> str:
         """The URL for clients."""
         port = self._server.sockets[0].getsockname()[1]
-        return self._parts._replace(netloc=f"{self._parts.username or 'postgres'}@127.0.0.1:{port}").geturl()
+        user = self._parts.netloc.rpartition("@")[0] or "postgres"
+        return self._parts._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()
 
     def cut(self) -> None:
         """Cut all clients off; what they have sent still reaches the server."""
@@ -90,7 +116,7 @@ class Proxy:
                     await one.wait_closed()
 
     async def _send(self, reader: asyncio.StreamReader, line: _Line) -> None:
-        seen = Frontend()
+        seen = self._watching()
         with suppress(OSError):
             while data := await reader.read(65_536):
                 commits = seen.commits(data)

@@ -27,7 +27,6 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers.certificates import Certificates
 from tests.servers.postgres import Unavailable, _free_port, _lock, _runs, _wait_for_end, install_package
 
 GIVEN = "HEADWATER_TEST_RABBITMQ"
@@ -42,8 +41,8 @@ SETTINGS = {
     "raft.wal_max_size_bytes": "67108864",
     "log.console": "false",
 }
-ERLANG = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
-"""Two schedulers that do not spin while they wait."""
+ERLANG = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+"""Two schedulers that do not spin while they wait; the node is to be reached on loopback only."""
 
 
 def install() -> None:
@@ -60,8 +59,8 @@ class RabbitmqServer:
         self.ports = ports
 
     @classmethod
-    def make(cls, *, certificates: Certificates | None = None, **settings: str) -> RabbitmqServer:
-        """A new one, not yet started; with certificates it listens for TLS too. Raises Unavailable."""
+    def make(cls, *, certificates: Path | None = None, **settings: str) -> RabbitmqServer:
+        """A new one, not yet started; with a folder of certificates it listens for TLS too. Raises Unavailable."""
         if not PROGRAM.exists():
             raise Unavailable("no RabbitMQ is installed")
         folder = Path(tempfile.mkdtemp(prefix="headwater-rabbitmq-"))
@@ -75,8 +74,12 @@ class RabbitmqServer:
                 "ssl_options.keyfile": str(folder / "server.key"),
                 "ssl_options.verify": "verify_peer",
                 "ssl_options.fail_if_no_peer_cert": "false",
+                "ssl_cert_login_from": "common_name",
+                "auth_mechanisms.1": "PLAIN",
+                "auth_mechanisms.2": "EXTERNAL",
             }
-            certificates.write(folder)
+            for name in ("ca.pem", "server.pem", "server.key"):
+                shutil.copy(certificates / name, folder)
         (folder / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in lines.items()))
         (folder / "plugins").write_text("[rabbitmq_auth_mechanism_ssl].")
         (folder / ".erlang.cookie").write_text(COOKIE)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from msgspec.structs import replace
+
 from headwater.adapters.rabbitmq import frames
 from headwater.adapters.rabbitmq.binding import properties
-from headwater.adapters.rabbitmq.connection import Connection, connect
+from headwater.adapters.rabbitmq.connection import connect
+from headwater.adapters.rabbitmq.lines import Lines
 from headwater.adapters.rabbitmq.making import Ground
-from headwater.adapters.rabbitmq.publishing import Publisher, open_publisher
+from headwater.adapters.rabbitmq.publishing import Publisher
 from headwater.adapters.rabbitmq.session import Closed
 from headwater.adapters.rabbitmq.subscription import RabbitmqSubscription
 from headwater.adapters.rabbitmq.topology import Names, fault_of, slot
@@ -23,6 +26,7 @@ from headwater.errors import ChannelError, ConfigurationError
 
 LARGEST: Final = 16 << 20
 """Bytes of a body that servers of every version take unless they are told otherwise."""
+TOO_LARGE: Final = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 WRONG: Final = {403: "user or password", 530: "vhost, or what the user may do there"}
 """What is to be mended in the URL, by the code with which the server refuses a connection."""
 
@@ -41,9 +45,7 @@ class RabbitmqChannel:
         self._groups: dict[str, set[str]] = defaultdict(set)
         self._members: list[RabbitmqSubscription] = []
         self._opened = False
-        self._publisher: Publisher | None = None
-        self._reading: Connection | None = None
-        self._connecting = asyncio.Lock()
+        self._lines = Lines(self.place)
 
     @classmethod
     def from_url(cls, url: str, clock: Clock) -> RabbitmqChannel:
@@ -54,7 +56,7 @@ class RabbitmqChannel:
         if self._opened:
             return
         try:
-            self._publisher = await open_publisher(await connect(self.place))
+            await self._lines.publishing()
         except Closed as error:
             if error.code in WRONG:
                 raise ConfigurationError(f"{self.place.name} refuses: {error}; check the {WRONG[error.code]}") from None
@@ -65,11 +67,7 @@ class RabbitmqChannel:
         self._opened = False
         for member in self._members:
             await member.close()
-        publishing = self._publisher.connection if self._publisher is not None else None
-        for connection in (publishing, self._reading):
-            if connection is not None:
-                await connection.close()
-        self._publisher = self._reading = None
+        await self._lines.close()
 
     # --- routes ---
 
@@ -101,7 +99,7 @@ class RabbitmqChannel:
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0
     ) -> dict[int, str]:
         self._check()
-        publisher = await self._publishing()
+        publisher = await self._lines.publishing()
         messages: list[bytes] = []
         exchanges: set[str] = set()
         answer: dict[int, str] = {}
@@ -115,8 +113,17 @@ class RabbitmqChannel:
             exchanges.add(exchange)
             messages.append(message)
         if messages:
-            self._check_routed(await publisher.publish(messages, frozenset(exchanges)))
+            try:
+                self._check_routed(await publisher.publish(messages, frozenset(exchanges)))
+            except Closed as error:
+                self._learn(error)
+                raise
         return answer
+
+    def _learn(self, error: Closed) -> None:
+        """How large a body may be, where the server takes less than others: what is larger is refused from now on."""
+        if found := TOO_LARGE.search(str(error)):
+            self.capabilities = replace(self.capabilities, max_bytes=min(int(found[1]), LARGEST))
 
     def _message(self, publisher: Publisher, one: Publication, now: int) -> tuple[str, bytes]:
         """The exchange that a publication goes to, and its frames. Raises ValueError, saying why it cannot go."""
@@ -157,13 +164,13 @@ class RabbitmqChannel:
         self, group: str, topics: Sequence[str], member: str, start: Start = "beginning"
     ) -> RabbitmqSubscription:
         self._check()
-        ground = Ground(await self._reader())
+        ground = Ground(await self._lines.reading())
         for topic in topics:
             if not await ground.count(topic, group):
                 raise ChannelError(f"{group} has no queues on {topic}: make them with: headwater channel apply")
         self._know([Route(topic, (group,)) for topic in topics])
         self._members = [one for one in self._members if not one.closed]
-        self._members.append(RabbitmqSubscription(self._reader, self.clock, group, topics, member))
+        self._members.append(RabbitmqSubscription(self._lines, self.clock, group, topics, member))
         return self._members[-1]
 
     async def lag(self, group: str | None = None) -> list[GroupLag]:
@@ -173,7 +180,7 @@ class RabbitmqChannel:
         for one in members:
             await one.look_ahead()
         found: list[GroupLag] = []
-        ground = Ground(await self._reader())
+        ground = Ground(await self._lines.reading())
         for topic, groups in self._groups.items():
             for name in sorted(groups if group is None else groups & {group}):
                 mine = [one.behind(topic) for one in members if one.group == name and topic in one.topics]
@@ -188,20 +195,6 @@ class RabbitmqChannel:
     def _check(self) -> None:
         if not self._opened:
             raise ChannelError(f"the channel {self.place.name} is not open")
-
-    async def _publishing(self) -> Publisher:
-        """A publisher that works, on a connection of its own."""
-        async with self._connecting:
-            if self._publisher is None or self._publisher.closed is not None:
-                self._publisher = await open_publisher(await connect(self.place))
-            return self._publisher
-
-    async def _reader(self) -> Connection:
-        """A connection to read from, one for all members."""
-        async with self._connecting:
-            if self._reading is None or self._reading.closed is not None:
-                self._reading = await connect(self.place)
-            return self._reading
 
     @asynccontextmanager
     async def _ground(self) -> AsyncIterator[Ground]:

@@ -16,6 +16,7 @@ from pamqp.common import FieldTable
 from headwater.adapters.rabbitmq import frames
 from headwater.adapters.rabbitmq.session import GOODBYE, Closed, Session
 from headwater.adapters.rabbitmq.url import Place
+from headwater.errors import ChannelError
 
 GREETING: Final = b"AMQP\x00\x00\x09\x01"
 LARGEST: Final = 131_072
@@ -54,18 +55,22 @@ class Connection(asyncio.Protocol):
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def session(self) -> Session:
-        """A new session."""
+        """A new session. Raises Closed, and ChannelError while the server takes nothing."""
         number = next(n for n in range(1, self._most + 2) if n not in self._sessions)
         if number > self._most:
             raise Closed(f"{self.place.name} takes {self._most} sessions a connection: use fewer topics or partitions")
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.again()
+        if self.blocked:
+            raise takes_nothing(self.blocked)
         session = self._sessions[number] = Session(self, number)
         await session.call(commands.Channel.Open())
         return session
 
     async def close(self) -> None:
-        """Say goodbye, and wait for what the server has to say to that."""
+        """Say goodbye, and wait for what the server has to say to that, if it listens."""
+        if self.blocked:
+            self.abort(Closed("the connection was closed"))
         if self.closed is None:
             asked = self._own.ask(commands.Connection.Close(*GOODBYE))
             await asyncio.wait({asked, self._gone}, timeout=FAREWELL, return_when=asyncio.FIRST_COMPLETED)
@@ -88,13 +93,13 @@ class Connection(asyncio.Protocol):
             except TimeoutError:
                 self.abort(self._silent("reads nothing"))
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.again()
 
     # --- for sessions ---
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        if self._transport is not None and self.closed is None:
+        if self._transport is not None and self.closed is None and not self._transport.is_closing():
             self._transport.write(data)
 
     async def answer(self, waiting: asyncio.Future[Any], what: str) -> Any:
@@ -243,10 +248,19 @@ async def connect(place: Place) -> Connection:
         ) from error
     try:
         await connection.greet()
-    except BaseException:
+    except BaseException as error:
         connection.abort(Closed("it was not wanted any more"))
+        if isinstance(error, Closed) and not error.code:
+            raise Closed(f"{error.why}: check host, port and tls in its URL") from None
         raise
     return connection
+
+
+def takes_nothing(why: str) -> ChannelError:
+    """What is told whoever wants to publish while the server lacks something."""
+    return ChannelError(
+        f"RabbitMQ takes no messages for now ({why}): free some of what it lacks; work goes on by itself"
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -19,9 +19,9 @@ TAG: Final = "partition"
 
 
 class Partition(Silent):
-    """Listens to one queue. `news` is called when something has come, or the session has ended."""
+    """Listens to one queue. `news` is called when something has come, `lost` when the session has ended."""
 
-    def __init__(self, topic: str, number: int, queue: str, news: Callable[[], None]) -> None:
+    def __init__(self, topic: str, number: int, queue: str, news: Callable[[], None], lost: Callable[[], None]) -> None:
         self.topic = topic
         self.number = number
         self.queue = queue
@@ -30,6 +30,7 @@ class Partition(Silent):
         self.leaving = False
         self.lost: Closed | None = None
         self._news = news
+        self._lost = lost
         self._connection: Connection
         self._session: Session | None = None
 
@@ -83,4 +84,4 @@ class Partition(Silent):
         """The session is over: what came of it comes again."""
         self.lost = why
         self.waiting.clear()
-        self._news()
+        self._lost()

@@ -9,7 +9,7 @@ from typing import Final
 
 from pamqp import commands
 
-from headwater.adapters.rabbitmq.connection import Connection
+from headwater.adapters.rabbitmq.connection import Connection, takes_nothing
 from headwater.adapters.rabbitmq.session import Closed, Session
 from headwater.errors import ChannelError, ChannelFull
 
@@ -90,9 +90,9 @@ class Publisher:
 
     def _write(self, messages: Sequence[bytes], sending: Sending) -> None:
         if self._session.closed is not None:
-            raise self._session.closed
+            raise self._session.closed.again()
         if self.connection.blocked:
-            raise _takes_nothing(self.connection.blocked)
+            raise takes_nothing(self.connection.blocked)
         numbers = range(self._last + 1, self._last + len(messages) + 1)
         self._order.extend(numbers)
         self._open.update(dict.fromkeys(numbers, sending))
@@ -112,11 +112,8 @@ class Publisher:
         sending.done.result()
 
     def _blocked(self, why: str) -> None:
-        self._fail(_takes_nothing(why))
-
-    def _fail(self, why: ChannelError) -> None:
         for sending in self._sendings:
-            sending.fail(why)
+            sending.fail(takes_nothing(why))
 
     # --- what the server says ---
 
@@ -144,7 +141,8 @@ class Publisher:
         """The session is over, by the server or with its connection."""
         self._open.clear()
         self._order.clear()
-        self._fail(why)
+        for sending in self._sendings:
+            sending.fail(why.again())
 
 
 async def open_publisher(connection: Connection) -> Publisher:
@@ -152,9 +150,3 @@ async def open_publisher(connection: Connection) -> Publisher:
     session = await connection.session()
     await session.call(commands.Confirm.Select())
     return Publisher(connection, session)
-
-
-def _takes_nothing(why: str) -> ChannelError:
-    return ChannelError(
-        f"RabbitMQ takes no messages for now ({why}): free some of what it lacks; work goes on by itself"
-    )

@@ -1,6 +1,7 @@
 """Who else is in a group: members tell one another, each to all, that they are there, and since when.
 
-Each has a queue that ends with its connection, and says every half second of which group and topics it is. Whoever is not heard
+Each has a queue that ends with its connection, and says every half second of which group and topics it is. It speaks on the
+connection on which it publishes: a server that is short of something stops reading from one on which anything is said. Whoever is not heard
 of for two seconds counts as gone; that may be wrong, and does no harm: a queue has one active consumer at a time, and a member
 that was only slow keeps what it has until it hears of the others again.
 """
@@ -49,14 +50,20 @@ class Roster(Silent):
         self._group = group
         self._changed = changed
         self._heard: dict[str, tuple[Word, float]] = {}
+        self._hearing: Session | None = None
+        self._speaking: Session | None = None
         self._connection: Connection
-        self._session: Session | None = None
         self._to_all = b""
         self._spoke = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def join(self, connection: Connection, names: Names) -> None:
-        """Be heard of, and hear of the others. Raises Closed."""
+    @property
+    def speaks(self) -> bool:
+        """Whether others can hear of it."""
+        return self._speaking is not None and self._speaking.closed is None
+
+    async def listen(self, connection: Connection, names: Names) -> None:
+        """Hear of the others. Raises Closed."""
         session = await connection.session()
         session.listener = self
         queue = f"{names.members}/{self.word.name}"
@@ -66,9 +73,16 @@ class Roster(Silent):
             commands.Basic.Consume(queue=queue, no_ack=True, consumer_tag="roster"),
         )
         self._heard.clear()
-        self._session, self._connection = session, connection
-        self._to_all = frames.publishing(session.number, names.members, self._group)
+        self._hearing = session
+
+    async def speak_on(self, connection: Connection, names: Names) -> None:
+        """Be heard of. Raises Closed."""
+        self._speaking = await connection.session()
+        self._connection = connection
+        self._to_all = frames.publishing(self._speaking.number, names.members, self._group)
         self._spoke = asyncio.get_running_loop().time()
+        if self._timer is not None:
+            self._timer.cancel()
         self._tick()
 
     def share(self, topic: str, count: int) -> range:
@@ -81,10 +95,13 @@ class Roster(Silent):
         """Say goodbye. Raises Closed."""
         if self._timer is not None:
             self._timer.cancel()
-        session, self._session = self._session, None
-        if session is not None:
-            self._speak(session, replace(self.word, leaving=True))
-            await session.close()
+        self._speak(replace(self.word, leaving=True))
+        hearing, speaking = self._hearing, self._speaking
+        self._hearing = self._speaking = None
+        if hearing is not None:
+            await hearing.close()
+        if speaking is not None and not self._connection.blocked:
+            await speaking.close()
 
     def delivered(self, tag: int, raw: bytes, body: bytes) -> None:
         """Another member has said something, or this one."""
@@ -93,27 +110,26 @@ class Roster(Silent):
         except msgspec.MsgspecError:
             return
         known = self._heard.get(word.name, (None, 0.0))[0]
-        if word.name == self.word.name or self._session is None:
+        if word.name == self.word.name:
             return
         if word.leaving:
             self._heard.pop(word.name, None)
         else:
             self._heard[word.name] = (word, asyncio.get_running_loop().time())
             if known is None:
-                self._speak(self._session, self.word)
+                self._speak(self.word)
         if known != (None if word.leaving else word):
             self._changed()
 
     def _tick(self) -> None:
-        """Speak, and forget who is not heard of; but not when one has been away oneself."""
-        session = self._session
-        if session is None or session.closed is not None:
+        """Speak, and forget who is not heard of; but not when one has been away oneself, or nobody can speak."""
+        if not self.speaks:
             return
-        self._speak(session, self.word)
+        self._speak(self.word)
         loop = asyncio.get_running_loop()
         now, every = loop.time(), EVERY * (1 + len(self._heard) / MANY)
         away, self._spoke = now - self._spoke > 2 * every, now
-        if away:
+        if away or self._connection.blocked:
             self._heard = {name: (word, now) for name, (word, _) in self._heard.items()}
         gone = [name for name, (_, at) in self._heard.items() if now - at > GONE * every]
         for name in gone:
@@ -122,6 +138,7 @@ class Roster(Silent):
             self._changed()
         self._timer = loop.call_later(every, self._tick)
 
-    def _speak(self, session: Session, word: Word) -> None:
-        said = frames.content(session.number, NO_PROPERTIES, _encode(word), self._connection.frame_max)
-        self._connection.write(self._to_all + said)
+    def _speak(self, word: Word) -> None:
+        if self._speaking is not None and not self._connection.blocked:
+            said = frames.content(self._speaking.number, NO_PROPERTIES, _encode(word), self._connection.frame_max)
+            self._connection.write(self._to_all + said)

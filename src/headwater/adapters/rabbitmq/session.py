@@ -28,7 +28,12 @@ class Closed(ChannelError):
     def __init__(self, why: str, code: int = 0) -> None:
         advice = f": {ADVICE[code]}" if code in ADVICE else ""
         super().__init__(f"{why}{advice}")
+        self.why = why
         self.code = code
+
+    def again(self) -> Closed:
+        """The same to be raised anew: an error that is raised again and again keeps all its ways here."""
+        return Closed(self.why, self.code)
 
 
 class Listener(Protocol):
@@ -111,7 +116,7 @@ class Session:
         if self.closed is None:
             self._waiting.append(waiting)
         else:
-            waiting.set_exception(self.closed)
+            waiting.set_exception(self.closed.again())
         return waiting
 
     async def call(self, *methods: Frame) -> Any:
@@ -144,7 +149,7 @@ class Session:
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
-                waiting.set_exception(why)
+                waiting.set_exception(why.again())
         self.listener.ended(why)
 
     # --- what comes in ---

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
@@ -17,10 +17,12 @@ from msgspec import Struct
 
 from headwater.adapters.rabbitmq.binding import read
 from headwater.adapters.rabbitmq.connection import Connection
+from headwater.adapters.rabbitmq.lines import Lines
 from headwater.adapters.rabbitmq.making import Ground
 from headwater.adapters.rabbitmq.partition import Item, Partition
 from headwater.adapters.rabbitmq.roster import Roster
 from headwater.adapters.rabbitmq.session import Closed
+from headwater.adapters.rabbitmq.topology import Names
 from headwater.channel import Delivery
 from headwater.clock import Clock
 from headwater.errors import ChannelError
@@ -41,11 +43,11 @@ class Batch(Struct, frozen=True):
 
 
 class RabbitmqSubscription:
-    """A member of a group; used by one task at a time. `connecting` gives an open connection to read from."""
+    """A member of a group; used by one task at a time. it shares the connections of its channel."""
 
     def __init__(
         self,
-        connecting: Callable[[], Awaitable[Connection]],
+        lines: Lines,
         clock: Clock,
         group: str,
         topics: Sequence[str],
@@ -54,12 +56,13 @@ class RabbitmqSubscription:
         self.closed = False
         self.group = group
         self.topics = tuple(dict.fromkeys(topics))
-        self._connecting = connecting
+        self._lines = lines
         self._clock = clock
         self._name = f"member {member} of {group}"
         self._news = asyncio.Event()
         self._roster = Roster(clock.new_id(), group, self.topics, self._look)
         self._connection: Connection | None = None
+        self._names: Names
         self._counts: dict[str, int] = {}
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._in_hand: deque[Batch] = deque()
@@ -69,6 +72,7 @@ class RabbitmqSubscription:
 
     async def fetch(self, limit: int) -> list[Delivery]:
         self._check()
+        await asyncio.sleep(0)  # what has come is taken in, where nobody waits in between
         await self._share()
         found: list[Delivery] = []
         runs: list[Run] = []
@@ -159,7 +163,10 @@ class RabbitmqSubscription:
             await self._connect()
         elif monotonic() < self._look_at:
             return
-        self._look_at = monotonic() + LOOK
+        if not self._roster.speaks and not self._lines.blocked:
+            await self._roster.speak_on((await self._lines.publishing()).connection, self._names)
+        look_at = monotonic() + LOOK
+        self._look_at = 0.0
         mine = {(topic, number) for topic in self.topics for number in self._roster.share(topic, self._counts[topic])}
         for place, partition in list(self._partitions.items()):
             partition.leaving = place not in mine
@@ -168,23 +175,25 @@ class RabbitmqSubscription:
         await self._leave_what_is_settled()
         for place in sorted(mine - self._partitions.keys()):
             await self._read(*place)
+        self._look_at = look_at
 
     async def _connect(self) -> None:
         self._partitions = {}
-        connection = await self._connecting()
+        connection = await self._lines.reading()
         ground = Ground(connection)
         for topic in self.topics:
             self._counts[topic] = await ground.count(topic, self.group)
             if not self._counts[topic]:
                 raise ChannelError(f"{self.group} has no queues on {topic}: make them with: headwater channel apply")
-        await self._roster.join(connection, ground.names)
+        self._names = ground.names
+        await self._roster.listen(connection, ground.names)
         self._connection = connection
 
     async def _read(self, topic: str, number: int) -> None:
         assert self._connection is not None
         ground = Ground(self._connection)
         queue = ground.names.queue(topic, self.group, number, self._counts[topic])
-        partition = Partition(topic, number, queue, self._news.set)
+        partition = Partition(topic, number, queue, self._news.set, self._look)
         await partition.open(self._connection, ground.options.prefetch)
         self._partitions[topic, number] = partition
 

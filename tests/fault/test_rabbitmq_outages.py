@@ -1,0 +1,254 @@
+"""The channel on RabbitMQ when the server itself fails: killed, restarted, stopped, short of memory; and who may come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from headwater.adapters.rabbitmq import RabbitmqChannel
+from headwater.channel import Subscription
+from headwater.errors import ChannelError, ConfigurationError
+from tests.fault.rabbitmq import CLOCK, SOON, Ledger, opened, publications, publish_surely, refusal
+from tests.servers.certificates import Certificates
+from tests.servers.postgres import Unavailable
+from tests.servers.rabbitmq import RabbitmqServer, Vhosts, install, own_server
+
+BATCH = 30
+KNOWN = 2.0
+"""Seconds until the server itself has on disk that a queue is there: one that is killed before has it without a leader."""
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    Certificates().write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(certificates: Path) -> Iterator[RabbitmqServer]:
+    """A server that these tests may harm; what has harmed it mends it again."""
+    try:
+        install()
+        with own_server(lambda: RabbitmqServer.make(certificates=certificates)) as server:
+            yield server
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def vhost(own: RabbitmqServer) -> Iterator[str]:
+    """The URL of an empty vhost."""
+    vhosts = Vhosts.of(own)
+    yield vhosts.make()
+    vhosts.delete()
+
+
+class Publishing:
+    """Publishes batch after batch, each until it stands, until it is told to stop."""
+
+    def __init__(self, channel: RabbitmqChannel) -> None:
+        self.channel = channel
+        self.stood = 0
+        self.failures = 0
+        self._stopping = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            batch = publications(range(self.stood, self.stood + BATCH))
+            self.failures += await publish_surely(self.channel, batch)
+            self.stood += BATCH
+            await asyncio.sleep(0.002)
+
+    async def reach(self, count: int) -> None:
+        """Until so many more stand."""
+        wanted, end = self.stood + count, time.monotonic() + 40
+        while self.stood < wanted:
+            assert time.monotonic() < end, f"{self.stood} stand, {wanted} are wanted"
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> int:
+        """Finish the last batch; how many stand."""
+        self._stopping = True
+        await self._task
+        return self.stood
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_server_that_ends_and_starts_again_loses_nothing(own: RabbitmqServer, vhost: str, how: str) -> None:
+    async def main() -> None:
+        async with opened(vhost) as writing, opened(f"{vhost}?heartbeat=2", made=False) as reading:
+            member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
+            publishing = Publishing(writing)
+            await publishing.reach(300)
+            taking = asyncio.create_task(follow(member, ledger))
+            await asyncio.sleep(KNOWN)
+            await publishing.reach(300)
+            await asyncio.to_thread(getattr(own, how))
+            assert "check host" in await refusal(RabbitmqChannel(vhost, CLOCK).open())
+            await asyncio.to_thread(own.restart)
+            await publishing.reach(300)
+            count = await publishing.stop()
+            taking.cancel()
+            with suppress(asyncio.CancelledError):
+                await taking
+            await ledger.drain(member, count)
+            assert publishing.failures > 0
+
+    asyncio.run(main())
+
+
+async def follow(member: Subscription, ledger: Ledger) -> None:
+    """Take what comes, for ever."""
+    while True:
+        try:
+            batch = await member.fetch(20)
+            ledger.take(batch)
+            await member.acknowledge(batch)
+            if not batch:
+                await member.wait(0.2)
+        except ChannelError:
+            await asyncio.sleep(SOON)
+
+
+def test_a_server_that_stands_still_is_told_in_bounded_time(own: RabbitmqServer, vhost: str) -> None:
+    async def main() -> None:
+        async with opened(f"{vhost}?timeout=1&heartbeat=1") as channel:
+            member, ledger = await channel.subscribe("g", ["orders"], "m"), Ledger()
+            await channel.publish(publications(range(50)))
+            with own.paused():
+                began = time.monotonic()
+                assert "look at the server" in await refusal(channel.publish(publications(range(50, 100))))
+                assert "does not answer" in await refusal(RabbitmqChannel(channel.url, CLOCK).open())
+                assert "does not answer" in await refusal(channel.publish(publications(range(50, 100))))
+                assert time.monotonic() - began < 6.0
+            await publish_surely(channel, publications(range(50, 100)))
+            await ledger.drain(member, 100)
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def short_of_memory(server: RabbitmqServer):  # type: ignore[no-untyped-def]
+    """The server finds that it uses more memory than it may."""
+    watermark = "vm_memory_monitor:set_vm_memory_high_watermark"
+    await asyncio.to_thread(server.run, f"{watermark}(0.00001)")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.run, f"{watermark}(0.4)")
+
+
+def test_a_server_short_of_memory_takes_nothing_and_loses_nothing(own: RabbitmqServer, vhost: str) -> None:
+    async def main() -> None:
+        async with opened(vhost) as channel:
+            member, ledger = await channel.subscribe("g", ["orders"], "m"), Ledger()
+            await channel.publish(publications(range(300)))
+            async with short_of_memory(own):
+                began = time.monotonic()
+                assert "low on memory" in await refusal(channel.publish(publications(range(300, 600))))
+                assert "low on memory" in await refusal(channel.publish(publications(range(300, 600))))
+                assert time.monotonic() - began < 3.0
+                await ledger.drain(member, 300)
+            await publish_surely(channel, publications(range(300, 600)))
+            await ledger.drain(member, 600)
+
+    asyncio.run(main())
+
+
+# --- who may come in ---
+
+
+def test_who_is_not_known_is_told_at_once_and_no_secret_is_said(
+    own: RabbitmqServer, vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = {
+        own.url("nowhere"): "check the vhost",
+        vhost.replace("guest:guest", "guest:s3cret"): "check the user or password",
+        vhost.replace("guest:guest", "nobody:s3cret"): "check the user or password",
+    }
+
+    async def main() -> None:
+        for url, advice in wrong.items():
+            began = time.monotonic()
+            with pytest.raises(ConfigurationError, match=advice) as caught:
+                await RabbitmqChannel(url, CLOCK).open()
+            assert "s3cret" not in f"{caught.value}{caplog.text}"
+            assert time.monotonic() - began < 5.0
+
+    asyncio.run(main())
+
+
+def test_a_password_that_is_changed_meanwhile_is_told_by_publishing(own: RabbitmqServer, vhost: str) -> None:
+    name = vhost.rpartition("/")[2]
+    every = '<<".*">>, <<".*">>, <<".*">>'
+    own.run('rabbit_auth_backend_internal:add_user(<<"shop">>, <<"old">>, <<"test">>)')
+    own.run(f'rabbit_auth_backend_internal:set_permissions(<<"shop">>, <<"{name}">>, {every}, <<"test">>)')
+
+    async def main() -> None:
+        async with opened(vhost.replace("guest:guest", "shop:old")) as channel:
+            await channel.publish(publications(range(10)))
+            own.run('rabbit_auth_backend_internal:change_password(<<"shop">>, <<"new">>, <<"test">>)')
+            own.run('rabbit_networking:close_all_user_connections(<<"shop">>, <<"test">>)')
+            await asyncio.sleep(0.3)
+            assert "ACCESS_REFUSED" in await refusal(channel.publish(publications(range(10))))
+
+    asyncio.run(main())
+
+
+def test_a_user_without_rights_is_told_which_he_lacks(own: RabbitmqServer, vhost: str) -> None:
+    name = vhost.rpartition("/")[2]
+    own.run('rabbit_auth_backend_internal:add_user(<<"reader">>, <<"pw">>, <<"test">>)')
+    own.run(
+        f'rabbit_auth_backend_internal:set_permissions(<<"reader">>, <<"{name}">>, <<"">>, <<"">>, <<".*">>, <<"test">>)'
+    )
+
+    async def main() -> None:
+        async with opened(vhost), opened(vhost.replace("guest:guest", "reader:pw"), made=False) as reader:
+            said = await refusal(reader.publish(publications(range(3))))
+            assert "exchange 'orders'" in said
+            assert "right on the vhost" in said
+            assert await reader.publish([]) == {}
+
+    asyncio.run(main())
+
+
+def test_tls_is_checked_and_a_certificate_may_say_who_one_is(
+    own: RabbitmqServer, vhost: str, certificates: Path
+) -> None:
+    name = vhost.rpartition("/")[2]
+    secure = own.url(name, tls=True)
+    ca = f"{secure}?ca={certificates / 'ca.pem'}"
+    client = f"&cert={certificates / 'client.pem'}&key={certificates / 'client.key'}"
+
+    async def main() -> None:
+        for url in (ca, ca + client, ca + client + "&auth=external", ca.replace("amqps:", "rabbitmq:") + "&tls=on"):
+            async with opened(url) as channel:
+                await channel.publish(publications(range(10)))
+        async with opened(ca) as channel:
+            ledger = Ledger()
+            await ledger.drain(await channel.subscribe("g", ["orders"], "m"), 10)
+        assert "certificate verify failed" in await refusal(RabbitmqChannel(secure, CLOCK).open())
+        assert "check host, port and tls" in await refusal(
+            RabbitmqChannel(vhost.replace(f":{own.ports['amqp']}", f":{own.ports['amqps']}"), CLOCK).open()
+        )
+        assert "cannot be reached" in await refusal(
+            RabbitmqChannel(f"{vhost}?tls=on&ca={certificates / 'ca.pem'}", CLOCK).open()
+        )
+        with pytest.raises(ConfigurationError, match="check the user"):
+            await RabbitmqChannel(ca.replace("guest:guest", "guest:wrong"), CLOCK).open()
+
+    asyncio.run(main())
+
+
+def test_certificates_that_cannot_be_read_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        RabbitmqChannel("amqps://localhost/?ca=/nowhere.pem", CLOCK)
