@@ -73,6 +73,8 @@ def test_a_url_says_where_and_how() -> None:
         region="eu-west-1", prefix="shop-", visibility=60, poll=20, standard=True, account="123456789012"
     )
     assert parse_url("aws://") == AwsOptions()
+    assert parse_url("aws://?visibility=3").poll == 1
+    assert parse_url("aws://?visibility=60").poll == 5
     assert parse_url("aws:///?endpoint=http://127.0.0.1:5000").endpoint == "http://127.0.0.1:5000"
     assert parse_url("aws://?endpoint=http://moto:5000&plaintext=yes").plaintext
 

@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from headwater.errors import ConfigurationError
 
-SECONDS: Final = {"visibility": (1, 43_200), "poll": (1, 20)}
+SECONDS: Final = {"visibility": (2, 43_200), "poll": (1, 20)}
 """Options that are whole seconds, and what AWS takes of each."""
+POLL: Final = 5
 FLAGS: Final = ("standard", "plaintext")
 LONGEST_PREFIX: Final = 30
 EXAMPLE: Final = "write aws://?region=eu-west-1"
@@ -26,8 +27,8 @@ class AwsOptions(Struct, frozen=True):
     """What a URL says; what it does not say of `region`, AWS's own settings do.
 
     `prefix` begins the names of all topics and queues. `visibility`: seconds for which what a member has fetched is nobody
-    else's; they are renewed while it lives. `poll`: seconds that one call waits for messages, and that a close may take; at
-    most half of those.
+    else's; they are renewed while it lives. `poll`: seconds that one call waits for messages, and that a close may take: at
+    most half of those, and five where it is not said.
     `standard`: topics and queues without order. `kms`: the key that encrypts them, else SQS's own does. `account`: whose they
     are, else AWS is asked. `endpoint`: where both answer, if not AWS; `plaintext`: it may be http and not on this machine.
     """
@@ -35,8 +36,8 @@ class AwsOptions(Struct, frozen=True):
     region: str = ""
     prefix: str = "headwater-"
     account: str = ""
-    visibility: int = 30
-    poll: int = 5
+    visibility: int = 15
+    poll: int = POLL
     standard: bool = False
     kms: str = ""
     endpoint: str = ""
@@ -59,6 +60,8 @@ def parse_url(url: str) -> AwsOptions:
             known = ", ".join(AwsOptions.__struct_fields__)
             raise ConfigurationError(f"{name!r} is no option of a channel on AWS; the options are {known}")
         given[name] = _value(name, value)
+    if "visibility" in given:
+        given.setdefault("poll", min(POLL, given["visibility"] // 2))
     return _checked(AwsOptions(**given))
 
 
