@@ -116,7 +116,7 @@ def _read(raw: bytes) -> Content:
             else:
                 used, found = decode.embedded_value(raw[start:])
                 at, value = start + used, _text(found)
-            if attribute:
+            if attribute is not None:
                 headers[attribute] = value
             elif not name.startswith(SERVERS):
                 others[name] = value
@@ -132,10 +132,10 @@ def _short(raw: bytes, at: int) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=4096)
-def _attribute(data: bytes) -> tuple[str, str]:
-    """The attribute that a header is, empty if it is none; and the header's own name."""
+def _attribute(data: bytes) -> tuple[str | None, str]:
+    """The attribute that a header is, if it is one; and the header's own name."""
     name = data.decode("utf-8", "backslashreplace")
-    return name[len(PREFIX) :] if name.startswith(PREFIXES) else "", name
+    return name[len(PREFIX) :] if name.startswith(PREFIXES) else None, name
 
 
 def _text(value: Any) -> str:
