@@ -273,13 +273,26 @@ def test_a_topic_that_is_missing_is_told_and_does_not_stop_the_others(rabbitmq: 
             said = await refusal(channel.publish([Publication("nowhere", "k", {}, b"")]))
             assert "no exchange 'nowhere'" in said
             assert "channel apply" in said
-            assert "no exchange 'orders/x'" in await refusal(
-                channel.publish([Publication("orders", "k", {}, b"", group="x")])
-            )
             with pytest.raises(ChannelError, match="channel apply"):
                 await channel.subscribe("g", ["nowhere"], "m")
             assert await channel.publish(publications(range(KEYS))) == {}
             assert [one.state for one in await channel.examine([Route("nowhere", ("g",))])] == ["missing", "missing"]
+
+    asyncio.run(main())
+
+
+def test_what_is_for_a_group_that_is_not_there_is_nobodys(rabbitmq: Vhosts) -> None:
+    async def main() -> None:
+        async with opened(rabbitmq.make()) as channel:
+            for_x = [Publication("orders", "k", {}, b"", group="x")]
+            assert await channel.publish([*for_x, *publications(range(3))]) == {}
+            await Ledger().drain(await channel.subscribe("g", ["orders"], "m"), 3)
+            await channel.establish([Route("orders", ("x",))])
+            assert await channel.publish(for_x) == {}
+            assert len(await some(await channel.subscribe("x", ["orders"], "m"))) == 1
+            await on_server(channel, commands.Exchange.Delete(exchange="orders/x"))
+            assert "no exchange 'orders/x'" in await refusal(channel.publish(for_x))
+            assert await channel.publish(for_x) == {}
 
     asyncio.run(main())
 

@@ -43,6 +43,7 @@ class RabbitmqChannel:
             delay=False, producer_position=False, durable=True, max_bytes=LARGEST, history=False
         )
         self._groups: dict[str, set[str]] = defaultdict(set)
+        self._found: set[tuple[str, str]] = set()
         self._members: list[RabbitmqSubscription] = []
         self._opened = False
         self._lines = Lines(self.place)
@@ -104,14 +105,16 @@ class RabbitmqChannel:
         exchanges: set[str] = set()
         answer: dict[int, str] = {}
         now = self.clock.now() // 1_000_000
+        await self._look_for({(one.topic, one.group) for one in publications if one.group})
         for index, one in enumerate(publications):
             try:
                 exchange, message = self._message(publisher, one, now)
             except ValueError as error:
                 answer[index] = str(error)
                 continue
-            exchanges.add(exchange)
-            messages.append(message)
+            if not one.group or (one.topic, one.group) in self._found:
+                exchanges.add(exchange)
+                messages.append(message)
         if messages:
             try:
                 self._check_routed(await publisher.publish(messages, frozenset(exchanges)))
@@ -120,8 +123,18 @@ class RabbitmqChannel:
                 raise
         return answer
 
+    async def _look_for(self, groups: set[tuple[str, str]]) -> None:
+        """Which groups are there: what is for one that is not is nobody's."""
+        if not groups - self._found:
+            return
+        ground = Ground(await self._lines.reading())
+        for topic, group in groups - self._found:
+            if not fault_of(self.names.group(topic, group)) and await ground.has_group(topic, group):
+                self._found.add((topic, group))
+
     def _learn(self, error: Closed) -> None:
-        """How large a body may be, where the server takes less than others: what is larger is refused from now on."""
+        """How large a body may be, where the server takes less than others; and that a group may be gone."""
+        self._found.clear()
         if found := TOO_LARGE.search(str(error)):
             self.capabilities = replace(self.capabilities, max_bytes=min(int(found[1]), LARGEST))
 

@@ -56,6 +56,10 @@ class Ground:
         """What the server says of something; None if it is not there. Raises Closed."""
         return await self._tried(passive, MISSING)
 
+    async def has_group(self, topic: str, group: str) -> bool:
+        """Whether a group has a place behind a topic."""
+        return await self.there(_exchange(self.names.group(topic, group), "direct", passive=True)) is not None
+
     async def waiting(self, topic: str, group: str) -> int:
         """How many messages of a topic wait in the queues of a group, for whoever reads them."""
         count = await self.count(topic, group)

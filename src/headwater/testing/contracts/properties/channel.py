@@ -40,11 +40,13 @@ class ChannelProperties(ChannelCase, Properties):
     """A channel that goes by the injected clock gives each group what it is owed; each step is a rule of the machine.
 
     `keeps`: after how many seconds a group that is new may miss what all others have acknowledged. `exact`: lag counts and dates
-    just what is owed, by that clock; else it is not looked at.
+    just what is owed, by that clock; else it is not looked at. `pause`: how long (in seconds, as `wait` counts them) a member
+    waits before it looks again, where what is there is not seen at once.
     """
 
     keeps = float("inf")
     exact = True
+    pause = 0.0
 
     def test_it_gives_what_it_owes(self) -> None:
         self.search(lambda: ChannelMachine(self))
@@ -239,6 +241,9 @@ class ChannelMachine(Machine):
 
     async def _fetch(self, seat: Seat, limit: int) -> int:
         deliveries = await seat.subscription.fetch(limit)
+        if not deliveries and self.case.pause:
+            await seat.subscription.wait(self.case.pause)
+            deliveries = await seat.subscription.fetch(limit)
         assert len(deliveries) <= limit
         assert rising(deliveries)
         self.owed[seat.group].take(seat.number, deliveries, self.sent, self.clock.now())
