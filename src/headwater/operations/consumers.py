@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from headwater.channel import Channel, GroupLag
+from headwater.channel import Channel, GroupLag, Route
 from headwater.checkpoint import Consuming
 from headwater.database import Database
 from headwater.inbox import Reason
@@ -94,14 +94,16 @@ async def _channel_lag(consuming: Consuming, channel: Channel | None, now: int) 
     if channel is None:
         return None, None, None
     group = consuming.name.partition(".")[0]
+    await channel.examine([Route(topic, (group,)) for topic in consuming.topics])  # not each keeps a list of its groups
     return (None, *sum_lags(await channel.lag(group), consuming.topics, now))
 
 
-def sum_lags(lags: Sequence[GroupLag], topics: Sequence[str], now: int) -> tuple[int, float]:
-    """The messages that wait on some topics, and the age of the oldest in seconds."""
+def sum_lags(lags: Sequence[GroupLag], topics: Sequence[str], now: int) -> tuple[int, float | None]:
+    """The messages that wait on some topics, and the age of the oldest in seconds, if that is known."""
     mine = [lag for lag in lags if lag.topic in topics and lag.messages]
     oldest = min((lag.oldest for lag in mine if lag.oldest is not None), default=None)
-    return sum(lag.messages for lag in mine), 0.0 if oldest is None else seconds(oldest, now)
+    age = 0.0 if not mine else None
+    return sum(lag.messages for lag in mine), age if oldest is None else seconds(oldest, now)
 
 
 async def _relay_lag(consuming: Consuming, database: Database, channel: Channel | None, now: int) -> Lag:

@@ -55,9 +55,10 @@ async def list_projections(app: App, database: Database, channel: Channel | None
 
 
 def _catching_up(name: str, projection: Projection, feeding: list[ConsumerState], rows: int | None) -> ProjectionState:
-    known = [state for state in feeding if state.behind is not None and state.seconds is not None]
-    behind = sum(state.behind or 0 for state in known) if known and len(known) == len(feeding) else None
-    oldest = max(state.seconds or 0.0 for state in known) if behind is not None else None
+    counts = [state.behind for state in feeding if state.behind is not None]
+    ages = [state.seconds for state in feeding if state.seconds is not None]
+    behind = sum(counts) if counts and len(counts) == len(feeding) else None
+    oldest = max(ages) if ages and len(ages) == len(feeding) else None
     position = next((state.position for state in feeding if state.source == "log"), None)
     return ProjectionState(name, projection.table.name, False, position, behind, oldest, rows)
 
