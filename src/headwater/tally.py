@@ -54,8 +54,9 @@ def read_tally(message: Recorded, topic: str) -> Tally:
         raise SchemaError(f"{message.type} of {message.stream!r} is no tally of topic {topic!r}")
     streams = read_streams(message.data)
     service = service_of(message.stream)
+    mine = f"{service}."
     for stream, (since, last) in streams.items():
-        if not 0 <= since < last <= LAST or service_of(stream) != service:
+        if not 0 <= since < last <= LAST or not (stream.startswith(mine) or service_of(stream) == service):
             raise SchemaError(f"a tally of {service} speaks of {stream[:200]!r} from {since} to {last}")
     return Tally(message, topic, streams)
 
@@ -64,10 +65,11 @@ def read_streams(body: bytes) -> dict[str, Span]:
     """The streams of a tally's body. Raises SchemaError."""
     try:
         streams = _decode(body).streams
-        "".join(streams).encode()
+        names = "".join(streams)
+        names.encode()
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise SchemaError(f"a tally is malformed: {error}") from error
-    if any("\0" in stream for stream in streams):
+    if "\0" in names:
         raise SchemaError("a tally is malformed: no stream has a NUL in its name")
     return streams
 

@@ -24,7 +24,7 @@ from headwater.relay import Relay
 from headwater.tail import Tail
 from headwater.testing.clock import VirtualClock
 from tests.fault.plants.garden import plants
-from tests.fault.rigs import cut, dcb, disk, fuzz, gap, late, pause, power, runner, soak
+from tests.fault.rigs import cut, dcb, disk, fuzz, gap, late, pause, power, runner, soak, wipe
 from tests.fault.rigs.disk_space import small_disk
 from tests.fault.rigs.fuzz_flow import deliver
 from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
@@ -191,6 +191,26 @@ def test_late_sees_an_inbox_that_forgets() -> None:
         assert late.one_trial(1).violations
 
 
+@pytest.mark.parametrize("seed", [1, 2], ids=["producer", "consumer"])
+def test_wipe(seed: int) -> None:
+    with wipe.hurried():
+        found = wipe.one_trial(seed, streams=80)
+    assert (found.effective, found.violations) == (True, [])
+
+
+def test_wipe_on_a_server(postgres: Databases) -> None:
+    with wipe.hurried():
+        found = wipe.one_trial(4, postgres.make(), 80)
+    assert (found.effective, found.violations) == (True, [])
+
+
+@pytest.mark.parametrize("plant", ["tally-without-a-chain", "tally-taken-unchecked"])
+def test_wipe_sees(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wipe, "PATIENCE", 2.0)
+    with plants()[plant].apply(), wipe.hurried():
+        assert any("never came back" in one for one in wipe.one_trial(1, streams=20).violations)
+
+
 def test_soak() -> None:
     found = soak.one_trial(1, seconds=4.0)
     assert (found.effective, found.violations) == (True, [])
@@ -263,7 +283,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, one_trial: Any, count: int = 10) ->
 
 
 def test_all_rigs_are_found() -> None:
-    assert {"kill", "power", "fuzz", "disk", "pause", "late", "soak"} <= set(runner.names())
+    assert {"kill", "power", "fuzz", "disk", "pause", "late", "soak", "wipe"} <= set(runner.names())
 
 
 def test_a_violation_is_told_with_its_seed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

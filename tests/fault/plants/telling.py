@@ -10,7 +10,7 @@ from headwater.consumer import tallying
 from headwater.consumer.consumer import Consumer
 from headwater.repair import Asking
 from headwater.tally import Count
-from tests.fault.plants.detectors import Suite
+from tests.fault.plants.detectors import Rig, Suite
 from tests.fault.plants.plant import Patch, Promise, planted
 
 TALLIES = "tests/flow/test_tallies.py::"
@@ -19,6 +19,7 @@ TALLIES = "tests/flow/test_tallies.py::"
 @planted(
     Promise.NO_SILENT_GAP,
     Suite(f"{TALLIES}test_a_lost_tally_shows_by_the_next_one_and_its_span_is_told_again"),
+    Rig("wipe", "never came back", range(1, 4), slow=True),
     everywhere=True,
 )
 def tally_without_a_chain() -> Patch:
@@ -35,6 +36,7 @@ def tally_without_a_chain() -> Patch:
 @planted(
     Promise.NO_SILENT_GAP,
     Suite(f"{TALLIES}test_the_last_message_of_a_stream_comes_back_with_no_later_one"),
+    Rig("wipe", "never came back", range(1, 2), slow=True),
     everywhere=True,
 )
 def tally_taken_unchecked() -> Patch:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from benchmarks.machine import about
 from benchmarks.scorecard import write_rigs
+from headwater.config import scheme_of
 from tests.fault.rigs.trial import TrialResult, fell
 
 PACKAGE = "tests.fault.rigs"
@@ -29,7 +30,7 @@ class Rig(Protocol):
     """A module of this package that is a rig; `LASTING` and `MINUTES` stand in those whose trial lasts as long as asked.
 
     `STORES` stands in those whose `one_trial(seed, store)` takes the URL of a server, where it makes databases of its own,
-    or `postgresql`: one is started.
+    or `postgresql`: one is started. `CHANNELS` stands in those whose `one_trial(seed, channel)` takes the URL of a channel.
 
     One that can tell a trial step by step has `replay(seed, say)`, which answers as `one_trial(seed)` does.
     """
@@ -40,12 +41,13 @@ class Rig(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """`count`: trials that must take effect; `seed`: the first; `seconds`: at most so long; `store`: a server's URL."""
+    """`count`: trials that must take effect; `seed`: the first; `seconds`: at most so long; `store` and `channel`: URLs."""
 
     count: int | None = None
     seed: int | None = None
     seconds: float | None = None
     store: str = ""
+    channel: str = ""
 
     @property
     def alone(self) -> bool:
@@ -138,6 +140,11 @@ def takes_store(name: str) -> bool:
     return is_rig(name) and getattr(rig(name), "STORES", False)
 
 
+def takes_channel(name: str) -> bool:
+    """Whether the trials of a rig run on any channel."""
+    return is_rig(name) and getattr(rig(name), "CHANNELS", False)
+
+
 def rig(name: str) -> Rig:
     """The rig of that name."""
     return importlib.import_module(f"{PACKAGE}.{name}")
@@ -150,7 +157,8 @@ def run(
     tell: Callable[[str], None] | None = None,
 ) -> Report:
     """Run one rig; Ctrl-C ends it early, and what was done is reported. `tell` takes the steps of a seed that is replayed."""
-    report, module = Report(f"{name} on a server" if wanted.store else name), rig(name)
+    on_channel = f" on {scheme_of(wanted.channel)}" if wanted.channel else ""
+    report, module = Report(f"{name} on a server" if wanted.store else f"{name}{on_channel}"), rig(name)
     began = told_at = time.monotonic()
     try:
         for seed in _seeds(wanted, module, report, began):
@@ -189,7 +197,8 @@ def _one(module: Rig, seed: int, wanted: Wanted, tell: Callable[[str], None] | N
         if tell is not None and not wanted.store and hasattr(module, "replay"):
             found: TrialResult = module.replay(seed, tell)
             return found
-        asked: dict[str, Any] = {"store": wanted.store} if wanted.store else {}
+        given = {"store": wanted.store, "channel": wanted.channel}
+        asked: dict[str, Any] = {what: url for what, url in given.items() if url}
         if getattr(module, "LASTING", False) and wanted.seconds:
             asked["seconds"] = wanted.seconds
         return module.one_trial(seed, **asked)
@@ -203,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plants:
         return plants().main(options.rigs, as_json=options.json, keep=options.scorecard, store=options.store)
     logging.getLogger("headwater").addHandler(logging.NullHandler())
-    wanted = Wanted(options.count, options.seed, options.minutes * 60 if options.minutes else None, options.store)
+    seconds = options.minutes * 60 if options.minutes else None
+    wanted = Wanted(options.count, options.seed, seconds, options.store, options.channel)
     reports: list[Report] = []
     out = sys.stderr if options.json else sys.stdout
     for name in options.rigs or names():
@@ -247,6 +257,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="",
         help="postgresql: on a server that is started, or its URL: on that one; for rigs that take one",
     )
+    parser.add_argument("--channel", default="", help="the URL of a channel; for rigs that take one")
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument(
@@ -257,12 +268,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.rigs:
         if name not in known:
             parser.error(f"there is no {what} {name!r}; there are: {', '.join(known)}")
-    if (
-        options.store
-        and not options.plants
-        and (unfit := [one for one in options.rigs or known if not takes_store(one)])
-    ):
-        parser.error(f"{unfit[0]} takes no store: name those that do")
+    for what, takes in (("store", takes_store), ("channel", takes_channel)):
+        asked = getattr(options, what) and not options.plants
+        if asked and (unfit := [one for one in options.rigs or known if not takes(one)]):
+            parser.error(f"{unfit[0]} takes no {what}: name those that do")
     return options
 
 
