@@ -17,6 +17,7 @@ import pytest
 
 from headwater import ConfigurationError
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
+from headwater.adapters.sqlite.channel_subscription import SqliteSubscription
 from headwater.adapters.sqlite.file import PRAGMAS
 from headwater.consumer import consumer, custody
 from headwater.lease import Fence
@@ -24,7 +25,7 @@ from headwater.relay import Relay
 from headwater.tail import Tail
 from headwater.testing.clock import VirtualClock
 from tests.fault.plants.garden import plants
-from tests.fault.rigs import cut, dcb, disk, fuzz, gap, late, pause, power, runner, soak, wipe
+from tests.fault.rigs import channel, cut, dcb, disk, fuzz, gap, late, pause, power, runner, soak, wipe
 from tests.fault.rigs.disk_space import small_disk
 from tests.fault.rigs.fuzz_flow import deliver
 from tests.fault.rigs.fuzz_targets import CHOSEN, CORPUS, FOUND, Target, targets
@@ -209,6 +210,17 @@ def test_wipe_sees(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wipe, "PATIENCE", 2.0)
     with plants()[plant].apply(), wipe.hurried():
         assert any("never came back" in one for one in wipe.one_trial(1, streams=20).violations)
+
+
+def test_channel() -> None:
+    report = runner.run("channel", runner.Wanted(count=8))
+    assert (report.told, report.trials) == ([], 8)
+
+
+def test_channel_sees_one_that_gives_out_again_what_is_settled() -> None:
+    with mock.patch.object(SqliteSubscription, "acknowledge", mock.AsyncMock()):
+        number = channel.TESTS.index("test_what_is_acknowledged_never_comes_again")
+        assert channel.one_trial(2 * number + 1).violations
 
 
 def test_soak() -> None:

@@ -23,7 +23,7 @@ from tests.fault.rigs.trial import TrialResult
 
 COUNT = 2_000
 CUTS = 25
-CHECKPOINTS = (15, 50, 1_000)
+CHECKPOINTS = (15, 50, 200)
 """Pages of the WAL after which it is written back: seldom in a short run, unless it is told to do so earlier."""
 
 Use = Callable[[Path, random.Random, Trace], Coroutine[Any, Any, None]]

@@ -177,9 +177,9 @@ class Scene:
 
     async def _start(self, app: App) -> None:
         channel = self.loss.between(open_channel(self.services.url, SystemClock()))
-        wiring = await app.connect(channel=channel)
+        await app.connect(channel=channel)
         await channel.open()
-        await channel.establish(wiring.routes())
+        await channel.establish(app.routes())
         await app.start()
 
     async def _restart(self, app: App) -> None:

@@ -12,18 +12,21 @@ from headwater.adapters.sqlite.file import PRAGMAS
 
 PAGE: Final = 4096 + 24
 """Bytes of a page in the log, with its header."""
-WANTED: Final = PRAGMAS["wal_autocheckpoint"] * PAGE
-"""Bytes after which SQLite writes the log back and starts again at its beginning."""
 SPARE: Final = 16
 """The disk has so many times more to give, else it is left alone."""
 FEW: Final = 16
 """Pages of cache with which a large transaction spills into the log."""
 
 
+def wanted() -> int:
+    """Bytes after which SQLite writes the log back and starts again at its beginning."""
+    return int(PRAGMAS["wal_autocheckpoint"]) * PAGE
+
+
 def make_room(connection: apsw.Connection, path: Path) -> None:
     """Make the log as long as it is going to be, by a transaction that is undone; where that fails, it grows as it did."""
-    missing = WANTED - _length(path.with_name(f"{path.name}-wal"))
-    if missing < WANTED // 8 or _free(path.parent) < SPARE * WANTED:
+    missing = wanted() - _length(path.with_name(f"{path.name}-wal"))
+    if missing < wanted() // 8 or _free(path.parent) < SPARE * wanted():
         return
     try:
         connection.pragma("cache_size", FEW)
