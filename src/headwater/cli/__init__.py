@@ -19,6 +19,8 @@ COMMANDS = {
     "consumers": ("consumers", "List consumers: how far behind they are, and what they hold."),
     "projections": ("projections", "List read models, and fill one anew."),
     "dead-letters": ("dead_letters", "List, show, redrive and discard held messages."),
+    "channel": ("channel", "Show what an app needs of its channel, and make it."),
+    "republish": ("republish", "Publish again what a service has published, from its log."),
     "db": ("db", "Make, upgrade, look into, verify and back up a database."),
 }
 

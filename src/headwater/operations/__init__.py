@@ -8,6 +8,7 @@ from headwater.operations.events import EventDetail, EventLine, Filter, find_eve
 from headwater.operations.projections import ProjectionState, find_projection, list_projections, rebuild_projection
 from headwater.operations.redrive import Effect, Outcome, discard, discard_all, redrive, redrive_all
 from headwater.operations.refusal import NotPossible
+from headwater.operations.republish import Republished, republish
 from headwater.operations.upkeep import Upkeep, upkeep_of
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "NotPossible",
     "Outcome",
     "ProjectionState",
+    "Republished",
     "Upkeep",
     "aggregate_state",
     "discard",
@@ -41,6 +43,7 @@ __all__ = [
     "rebuild_projection",
     "redrive",
     "redrive_all",
+    "republish",
     "send_command",
     "show_held",
     "tail_events",
