@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import pytest
 from pamqp import commands
@@ -217,7 +218,7 @@ def test_members_get_even_shares_and_a_late_one_gets_its_own(rabbitmq: Vhosts) -
     asyncio.run(main())
 
 
-async def until(look: Callable[[], object], wanted: object, seconds: float = 10.0) -> None:
+async def until(look: Callable[[], object], wanted: object, seconds: float = 4.0) -> None:
     end, seen = time.monotonic() + seconds, None
     while seen != wanted:
         assert time.monotonic() < end, f"{seen}, not {wanted}"
@@ -237,9 +238,11 @@ def test_a_member_that_is_busy_for_long_keeps_its_keys(rabbitmq: Vhosts, monkeyp
             held = await some(busy, 100)
             busy._roster._tick = lambda: None  # type: ignore[method-assign]  # it says no more word
             keys = {delivery.key for delivery in held}
-            end = time.monotonic() + 1.0
+            end, numbers = time.monotonic() + 1.0, iter(range(100, 100_000))
             while time.monotonic() < end:
+                await two.publish(publications(islice(numbers, KEYS)))
                 batch = await other.fetch(10)
+                await other.acknowledge(batch)
                 assert keys.isdisjoint(delivery.key for delivery in batch)
                 await other.wait(0.05)
 
