@@ -12,15 +12,18 @@ from typing import Any
 
 import apsw
 
+STORES = ("eventsourcing", "apsw", "psycopg")
+BROKERS = ("faststream", "confluent-kafka", "aiokafka", "aio-pika", "psycopg", "asyncpg")
 
-def about(command: Sequence[str]) -> dict[str, Any]:
-    """When, by which command, from which commit, on what."""
+
+def about(command: Sequence[str], beside: Sequence[str] = STORES) -> dict[str, Any]:
+    """When, by which command, from which commit, on what, `beside` which packages."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "commit": _commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("headwater", "eventsourcing", "apsw", "msgspec", "psycopg")}
+        "versions": {name: version(name) for name in ("headwater", "msgspec", *beside)}
         | {"sqlite": apsw.sqlite_lib_version()},
     }
 

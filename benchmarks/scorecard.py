@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .names import CLIENT, FASTSTREAM, GROUP, OURS, PEER, RAW
 from .report import figure, ratio
 
 PLACE = Path(__file__).parents[1] / "docs" / "reference"
@@ -16,6 +17,8 @@ The last figures of every rig, planted bug and benchmark. The page is written by
 each of which replaces what it has measured; `scorecard.json` beside it has the same as data. Zero violations in so many trials is what
 was seen, not a proof that there is none. [How the rigs work](../how-to/prove.md).
 """
+PEERS = (PEER, FASTSTREAM)
+RAWS = (GROUP, RAW, CLIENT)
 Figures = dict[str, Any]
 
 
@@ -88,14 +91,17 @@ def _bench(rows: Sequence[Figures]) -> list[Sequence[object]]:
     theirs = {(row["case"], row["unit"], row["subject"]): row["value"] for row in rows}
     found: list[Sequence[object]] = []
     for row in rows:
-        if row["subject"] == "headwater":
+        if row["subject"] == OURS:
             case, unit = row["case"], row["unit"]
-            peer = theirs.get((case, unit, "eventsourcing"))
-            raw = theirs.get((case, unit, "raw group commit"), theirs.get((case, unit, "raw driver")))
-            values = ["" if one is None else figure(one) for one in (row["value"], peer, raw)]
+            beside = [_first(theirs, case, unit, names) for names in (PEERS, RAWS)]
+            values = ["" if one is None else figure(one) for one in (row["value"], *beside)]
             noisy = " (noisy)" if row["noisy"] else ""
             found.append((case, unit + noisy, *values, ratio(row["vs_peer"]), ratio(row["vs_limit"])))
     return found
+
+
+def _first(theirs: Mapping[tuple[str, str, str], float], case: str, unit: str, subjects: Iterable[str]) -> float | None:
+    return next((theirs[case, unit, one] for one in subjects if (case, unit, one) in theirs), None)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import postgres
+from benchmarks import broker, postgres
 from benchmarks.case import Case, Setting
 
 if TYPE_CHECKING:
+    from benchmarks.broker.server import Broker
     from benchmarks.postgres.server import Server
 
 WORKS = {
@@ -38,6 +39,14 @@ def postgres_work(name: str, server: Server) -> Callable[[Setting], Iterator[Cas
     """The same over a PostgreSQL server."""
     found: Callable[[Setting, Server], Iterator[Case]] = _found(postgres.__name__, postgres.WORKS[name])
     return lambda setting: found(setting, server)
+
+
+def broker_work(name: str, there: Broker, databases: Server | None) -> Callable[[Setting], Iterator[Case]]:
+    """The same over a broker, and PostgreSQL where a work needs it."""
+    found: Callable[..., Iterator[Case]] = _found(broker.__name__, broker.WORKS[name])
+    return lambda setting: (
+        found(setting, there, databases) if databases and name in broker.WITH_DATABASE else found(setting, there)
+    )
 
 
 def _found(package: str, place: str) -> Any:

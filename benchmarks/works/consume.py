@@ -47,16 +47,18 @@ def consume(setting: Setting) -> Iterator[Case]:
 def published(count: int) -> list[Publication]:
     """Messages of another service, those of one order far apart, as its relay publishes them."""
     orders = count // EVENTS_AN_ORDER
-    found = []
-    for number in range(orders * EVENTS_AN_ORDER):
-        version, order = number // orders + 1, str(order_id(number % orders))
-        data, meta = line_json(order, version), f'{{"correlation":"{order}"}}'.encode()
-        recorded = Recorded(
-            number + 1, f"{TOPIC}/{order}", version, "event", str(order_id(number)), "shop.LineAdded", 1, 0,
-            1_767_225_600_000_000 + number, version - 1, data, meta,
-        )  # fmt: skip
-        found.append(Publication(TOPIC, recorded.key, to_headers(recorded, "shop"), data))
-    return found
+    return [publication(number, number % orders, number // orders + 1) for number in range(orders * EVENTS_AN_ORDER)]
+
+
+def publication(number: int, order: int, version: int, body: bytes = b"") -> Publication:
+    """The message with this number in its log: an event of an order, as it is published."""
+    name = str(order_id(order))
+    meta = f'{{"correlation":"{name}"}}'.encode()
+    recorded = Recorded(
+        number + 1, f"{TOPIC}/{name}", version, "event", str(order_id(number)), "shop.LineAdded", 1, 0,
+        1_767_225_600_000_000 + number, version - 1, body or line_json(name, version), meta,
+    )  # fmt: skip
+    return Publication(TOPIC, recorded.key, to_headers(recorded, "shop"), recorded.data)
 
 
 class Prefilled(MemoryChannel):

@@ -53,6 +53,12 @@ def test_a_benchmark_stands_beside_its_peer_and_the_raw_loop(tmp_path: Path) -> 
     assert "| 64 writers | commits/s | 60,000 | 5,000 | 90,000 | 12.0 |" in (tmp_path / "scorecard.md").read_text()
 
 
+def test_a_work_over_a_broker_stands_beside_its_own_peer(tmp_path: Path) -> None:
+    rows = [row("headwater", 60_000, 20.0), row("FastStream", 3_000), row("raw client", 120_000)]
+    write_benches({"about": ABOUT, "rows": rows}, tmp_path)
+    assert "| 64 writers | commits/s | 60,000 | 3,000 | 120,000 | 20.0 |" in (tmp_path / "scorecard.md").read_text()
+
+
 def test_a_planted_bug_that_survives_stands_out(tmp_path: Path) -> None:
     caught = {"plant": "no inbox", "breaks": "effect once", "caught_by": "kill", "trials": 4, "seconds": 2.0}
     write_plants(ABOUT, [caught, caught | {"plant": "naive cursor", "caught_by": ""}], tmp_path)
