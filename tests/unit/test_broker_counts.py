@@ -41,6 +41,9 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.written += data
 
+    def is_closing(self) -> bool:
+        return False
+
 
 def connection() -> Connection:
     found = Connection(Place("rabbitmq://localhost"))
@@ -54,7 +57,7 @@ def test_the_calls_for_a_message_that_rabbitmq_takes() -> None:
         line = connection()
         messages = published(BATCH)
         channel = RabbitmqChannel("rabbitmq://localhost", CLOCK)
-        channel._publisher, channel._opened = Publisher(line, line._sessions[1]), True
+        channel._lines._publisher, channel._opened = Publisher(line, line._sessions[1]), True
         with calls() as called:
             sent = asyncio.create_task(channel.publish(messages))
             await asyncio.sleep(0)
