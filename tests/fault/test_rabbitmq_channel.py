@@ -354,26 +354,3 @@ def test_partitions_are_for_good_and_prefixes_keep_apart(rabbitmq: Vhosts) -> No
             assert [lag.messages for lag in await two.lag("g")] == [0]
 
     asyncio.run(main())
-
-
-def test_a_body_that_the_server_finds_too_large_is_refused_from_then_on(rabbitmq: Vhosts) -> None:
-    """Its own limit may be lower than ours."""
-    if rabbitmq.server is None:
-        pytest.skip("the limit of a server that was given stays as it is")
-    server = rabbitmq.server
-
-    async def main() -> None:
-        async with opened(rabbitmq.make()) as channel:
-            small, large = publications(range(2), size=100)
-            large = Publication("orders", "k", {}, bytes(10_000))
-            await refusal(channel.publish([small, large]))
-            answer = await channel.publish([small, large])
-            assert list(answer) == [1]
-            assert "5000 is the most" in answer[1]
-
-    before = server.run("element(2, application:get_env(rabbit, max_message_size))")
-    server.run("application:set_env(rabbit, max_message_size, 5000)")
-    try:
-        asyncio.run(main())
-    finally:
-        server.run(f"application:set_env(rabbit, max_message_size, {before})")

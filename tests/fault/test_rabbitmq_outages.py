@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headwater.adapters.rabbitmq import RabbitmqChannel
-from headwater.channel import Subscription
+from headwater.channel import Publication, Subscription
 from headwater.errors import ChannelError, ConfigurationError
 from tests.fault.rabbitmq import CLOCK, SOON, Ledger, opened, publications, publish_surely, refusal
 from tests.servers.certificates import Certificates
@@ -161,6 +161,26 @@ def test_a_server_short_of_memory_takes_nothing_and_loses_nothing(own: RabbitmqS
             await ledger.drain(member, 600)
 
     asyncio.run(main())
+
+
+def test_a_body_that_the_server_finds_too_large_is_refused_from_then_on(own: RabbitmqServer, vhost: str) -> None:
+    """Its own limit may be lower than ours."""
+
+    async def main() -> None:
+        async with opened(vhost) as channel:
+            small, large = publications(range(2), size=100)
+            large = Publication("orders", "k", {}, bytes(10_000))
+            await refusal(channel.publish([small, large]))
+            answer = await channel.publish([small, large])
+            assert list(answer) == [1]
+            assert "5000 is the most" in answer[1]
+
+    before = own.run("element(2, application:get_env(rabbit, max_message_size))")
+    own.run("application:set_env(rabbit, max_message_size, 5000)")
+    try:
+        asyncio.run(main())
+    finally:
+        own.run(f"application:set_env(rabbit, max_message_size, {before})")
 
 
 # --- who may come in ---

@@ -164,9 +164,9 @@ class RabbitmqChannel:
                     f"no queue takes what is published to {topic}, where {', '.join(sorted(groups))} should have some: "
                     "make them with: headwater channel apply"
                 )
-        of_groups = nowhere - {self.names.topic(topic) for topic in self._groups}
-        if lost := [name for name in of_groups if "/" in name.removeprefix(self.names.prefix)]:
-            raise ChannelError(f"no queue takes what is for {lost[0]}: make it with: headwater channel apply")
+        for topic, group in self._found:
+            if self.names.group(topic, group) in nowhere:
+                raise ChannelError(f"no queue of {group} on {topic} takes it: make them with: headwater channel apply")
 
     async def producer_position(self, producer: str) -> int | None:
         return None

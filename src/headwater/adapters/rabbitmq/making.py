@@ -110,7 +110,7 @@ class Ground:
             if await self.there(_passive_queue(queue)) is None:
                 found.append(Finding("missing", what, f"there is no queue {queue}"))
             elif why := await self._difference(self._queue(queue)):
-                found.append(Finding("unsafe", what, f"{why}: delete the queue when it is empty, and make it again"))
+                found.append(Finding("unsafe", what, why))
         if await self.there(_exchange(self.names.members, "direct", passive=True)) is None:
             found.append(Finding("missing", what, f"there is no exchange {self.names.members}"))
         return found
@@ -123,7 +123,7 @@ class Ground:
         except Closed as error:
             if error.code not in (DIFFERENT, FORBIDDEN):
                 raise
-            return str(error) if error.code == DIFFERENT else ""
+            return f"{error}: see what it is for, and delete it when it is empty" if error.code == DIFFERENT else ""
         finally:
             await session.close()
         return ""

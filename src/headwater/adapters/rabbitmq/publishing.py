@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pamqp import commands
@@ -13,8 +13,8 @@ from headwater.adapters.rabbitmq.connection import Connection, takes_nothing
 from headwater.adapters.rabbitmq.session import Closed, Session
 from headwater.errors import ChannelError, ChannelFull
 
-AT_ONCE: Final = 250
-"""Messages that are written before it is looked whether the server reads."""
+AT_ONCE: Final = 1 << 18
+"""Bytes that are written before it is looked whether the server reads."""
 
 
 class Sending:
@@ -71,9 +71,9 @@ class Publisher:
         sending = Sending(exchanges)
         self._sendings.append(sending)
         try:
-            for start in range(0, len(messages), AT_ONCE):
+            for portion in _portions(messages):
                 await self.connection.room()
-                self._write(messages[start : start + AT_ONCE], sending)
+                self._write(portion, sending)
                 if sending.done.done():
                     break
             sending.written = True
@@ -150,3 +150,13 @@ async def open_publisher(connection: Connection) -> Publisher:
     session = await connection.session()
     await session.call(commands.Confirm.Select())
     return Publisher(connection, session)
+
+
+def _portions(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Messages in portions that are not much larger than what is written at once."""
+    start = size = 0
+    for end, message in enumerate(messages, start=1):
+        size += len(message)
+        if size >= AT_ONCE or end == len(messages):
+            yield messages[start:end]
+            start, size = end, 0

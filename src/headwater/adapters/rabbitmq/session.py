@@ -16,7 +16,6 @@ from headwater.errors import ChannelError
 ADVICE: Final = {
     403: "give the user of the URL that right on the vhost",
     404: "make it with: headwater channel apply",
-    406: "look at it, and delete it if nobody needs it as it is",
 }
 """What to do about what the server says, by its code."""
 GOODBYE: Final = (200, "goodbye", 0, 0)

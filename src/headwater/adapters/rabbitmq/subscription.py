@@ -71,8 +71,8 @@ class RabbitmqSubscription:
         self._position = 0
 
     async def fetch(self, limit: int) -> list[Delivery]:
-        self._check()
         await asyncio.sleep(0)  # what has come is taken in, where nobody waits in between
+        self._check()
         await self._share()
         found: list[Delivery] = []
         runs: list[Run] = []
