@@ -125,6 +125,31 @@ def test_messages_keep_their_order_however_often_they_are_given_back(rabbitmq: V
     asyncio.run(main())
 
 
+def test_calls_that_are_cancelled_keep_nothing_back(rabbitmq: Vhosts) -> None:
+    """Whatever a call had begun when it was cancelled: each message comes, in its order."""
+
+    async def main() -> None:
+        async with opened(rabbitmq.make()) as channel:
+            await channel.publish(publications(range(100)))
+            ledger = Ledger()
+            for turns in range(1, 60, 2):
+                member = await channel.subscribe("g", ["orders"], "m")
+                waiting = asyncio.create_task(member.wait(5.0))
+                for _ in range(turns):
+                    await asyncio.sleep(0.0005)
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                if turns % 4 == 1:
+                    await member.close()
+                else:
+                    await ledger.drain(member, 100)
+                    await member.close()
+                    await channel.publish(publications(range(100)))
+                    ledger = Ledger()
+
+    asyncio.run(main())
+
+
 # --- members ---
 
 MEMBER = """

@@ -39,9 +39,13 @@ class Partition(Silent):
         session = await connection.session()
         session.listener = self
         self._connection, self._session = connection, session
-        await session.call(
-            commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.Consume(queue=self.queue, consumer_tag=TAG)
-        )
+        try:
+            await session.call(
+                commands.Basic.Qos(prefetch_count=prefetch), commands.Basic.Consume(queue=self.queue, consumer_tag=TAG)
+            )
+        except BaseException:
+            session.drop()
+            raise
 
     async def close(self) -> None:
         """Leave the queue to others; what was not settled is again in it, in its place."""

@@ -140,6 +140,11 @@ class Session:
             except Closed:
                 pass
 
+    def drop(self) -> None:
+        """Leave without waiting for it."""
+        self.listener = Silent()
+        self.ask(commands.Channel.Close(*GOODBYE)).add_done_callback(_heed)
+
     def end(self, why: Closed) -> None:
         """It is over: whoever waits is told why."""
         if self.closed is not None:

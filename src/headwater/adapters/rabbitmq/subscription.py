@@ -43,7 +43,7 @@ class Batch(Struct, frozen=True):
 
 
 class RabbitmqSubscription:
-    """A member of a group; used by one task at a time. it shares the connections of its channel."""
+    """A member of a group; used by one task at a time. It shares the connections of its channel."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class RabbitmqSubscription:
     async def wait(self, timeout: float) -> None:
         self._check()
         end = monotonic() + timeout
-        while True:
+        while not self.closed:
             self._news.clear()
             await self._share()
             left = end - monotonic()
-            if left <= 0 or self.closed or any(one.waiting and not one.leaving for one in self._partitions.values()):
+            if left <= 0 or any(one.waiting and not one.leaving for one in self._partitions.values()):
                 return
             try:
                 await asyncio.wait_for(self._news.wait(), min(left, LOOK))
