@@ -7,10 +7,12 @@ import re
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from itertools import count
 from typing import Any, Final
 
 import psycopg
+from psycopg.pq import ExecStatus, TransactionStatus
 
 from headwater import fault
 from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
@@ -36,6 +38,8 @@ class PostgresTransaction:
         self._server = server
         self._guard = threading.Lock()
         self._savepoints = 0
+        self._ended = ""
+        self._cursor = psycopg.RawCursor(connection)
         self.wrote = False
 
     @property
@@ -47,24 +51,35 @@ class PostgresTransaction:
         """Run a statement; its parameters are `?`, as on SQLite, or `$1`, `$2` and so on."""
         with self._guard, translated(self._server.place):
             self._check()
-            numbers = count(1)
-            numbered = MARKS.sub(lambda found: f"${next(numbers)}" if found[0] == "?" else found[0], sql)
-            cursor = psycopg.RawCursor(self._connection)
-            cursor.execute(numbered if parameters else sql, parameters or None, prepare=False)
+            cursor = self._cursor
+            cursor.execute(_numbered(sql) if parameters else sql, parameters or None, prepare=False)
             return cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
+        """It is released with the start of the next one: one trip for both. Whatever ends the transaction releases the last."""
         self._savepoints += 1
         name = f"part_{self._savepoints}"
-        self.execute(f"SAVEPOINT {name}")
+        self._command(f"{self._ended}SAVEPOINT {name}")
+        self._ended = ""
         try:
             yield
         except BaseException:
-            self.execute(f"ROLLBACK TO {name}")
-            self.execute(f"RELEASE {name}")
+            self._ended = ""
+            self._command(f"ROLLBACK TO {name}; RELEASE {name}")
             raise
-        self.execute(f"RELEASE {name}")
+        self._check()
+        if self._connection.info.transaction_status == TransactionStatus.INERROR:
+            self._command(f"RELEASE {name}")
+        self._ended = f"RELEASE {name}; "
+
+    def _command(self, sql: str) -> None:
+        """Run statements that have neither values nor rows, past psycopg's cursors."""
+        with self._guard, translated(self._server.place):
+            self._check()
+            result = self._connection.pgconn.exec_(sql.encode())
+            if result.status != ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
 
     def write(self, writes: Sequence[WriteSet]) -> list[Answer]:
         with self._guard:
@@ -100,8 +115,15 @@ class PostgresTransaction:
 
     def _check(self) -> None:
         self._server.check()
-        if self._connection.closed or self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        if self._connection.closed or self._connection.info.transaction_status == TransactionStatus.IDLE:
             raise DatabaseError("the transaction was undone: it ended itself, or its connection was lost")
+
+
+@lru_cache(maxsize=256)
+def _numbered(sql: str) -> str:
+    """A statement with `$1`, `$2` and so on in the place of its question marks."""
+    numbers = count(1)
+    return MARKS.sub(lambda found: f"${next(numbers)}" if found[0] == "?" else found[0], sql)
 
 
 class ConnectionLender:
@@ -155,7 +177,7 @@ class Desk:
         raise DatabaseError(f"{self._server.place.name} closes its connections at once: look into the server's log")
 
     def _commit(self, connection: Blocking) -> None:
-        failed = connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        failed = connection.info.transaction_status == TransactionStatus.INERROR
         fault.point("postgres.returned")
         try:
             pipelined_now(connection, [COMMIT])
