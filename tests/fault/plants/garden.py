@@ -16,6 +16,7 @@ from tests.fault.plants import (
     lending,
     queueing,
     reading,
+    receiving,
     relaying,
     skipping,
     storing,
@@ -38,6 +39,7 @@ THEMES = (
     reading,
     skipping,
     telling,
+    receiving,
 )
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
