@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -183,10 +184,11 @@ class Wiring:
             signal("channel.unsafe", logging.WARNING, service=self.service, what=one.what, why=one.why)
 
     async def leave(self) -> None:
-        """Leave the channel's groups."""
-        for subscription in self.subscriptions:
-            await subscription.close()
-        self.subscriptions = []
+        """Leave the channel's groups, all at once: one may have to wait for what is under way."""
+        leaving, self.subscriptions = self.subscriptions, []
+        left = await asyncio.gather(*(one.close() for one in leaving), return_exceptions=True)
+        for error in filter(None, left):
+            raise error
 
     def _log_feed(self, plan: Plan, fence: Callable[[], Fence | None]) -> Wired:
         consumer, size = plan.consumer, self.options.batch
