@@ -25,6 +25,7 @@ MOST: Final = 1_000
 BYTES: Final = 64 << 10
 """About the size of a tally, at most."""
 LAST: Final = 2**63 - 1
+MOST_BYTES_A_LETTER: Final = 4
 AROUND: Final = 16
 """Bytes that a stream takes in a tally besides its name and its versions' digits."""
 
@@ -36,6 +37,7 @@ class Body(Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(Body).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def stream_of_tallies(service: str, topic: str) -> str:
@@ -55,9 +57,11 @@ def read_tally(message: Recorded, topic: str) -> Tally:
     streams = read_streams(message.data)
     service = service_of(message.stream)
     mine = f"{service}."
-    for stream, (since, last) in streams.items():
-        if not 0 <= since < last <= LAST or not (stream.startswith(mine) or service_of(stream) == service):
-            raise SchemaError(f"a tally of {service} speaks of {stream[:200]!r} from {since} to {last}")
+    if not all(0 <= since < last <= LAST for since, last in streams.values()):
+        raise SchemaError("a tally is malformed: of a stream it tells of versions that cannot be")
+    for stream in streams:
+        if not stream.startswith(mine) and service_of(stream) != service:
+            raise SchemaError(f"a tally of {service} tells of {stream[:200]!r}, which is not its own")
     return Tally(message, topic, streams)
 
 
@@ -76,37 +80,39 @@ def read_streams(body: bytes) -> dict[str, Span]:
 
 def body_of(streams: dict[str, Span]) -> bytes:
     """The body of a tally of these streams."""
-    return msgspec.json.encode(Body(streams))
+    return _encode(Body(streams))
 
 
 class Count:
-    """What was published on one topic since the tally before, up to what one tally holds."""
+    """What was published on one topic since the tally before; `full`: it is as much as one tally holds."""
 
-    __slots__ = ("_size", "_streams", "most_bytes", "prior")
+    __slots__ = ("_last", "_left", "_most_bytes", "_since", "full", "prior")
 
     def __init__(self, prior: int, most_bytes: int = BYTES) -> None:
         self.prior = prior
-        self.most_bytes = most_bytes
-        self._streams: dict[str, Span] = {}
-        self._size = 0
+        self._most_bytes = most_bytes
+        self._empty()
+
+    def _empty(self) -> None:
+        self._since: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._left = self._most_bytes
+        self.full = False
 
     def __len__(self) -> int:
-        return len(self._streams)
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no other stream."""
-        return len(self._streams) >= MOST or self._size >= self.most_bytes
+        return len(self._last)
 
     def add(self, message: Recorded) -> None:
         """A message was published."""
-        stream = message.stream
-        known = self._streams.get(stream)
+        stream, version = message.stream, message.version
+        known = self._last.get(stream)
         if known is None:
-            self._size += len(msgspec.json.encode(stream)) + AROUND
-            self._streams[stream] = (message.previous, message.version)
-        else:
-            self._streams[stream] = (min(known[0], message.previous), max(known[1], message.version))
+            self._since[stream] = message.previous
+            self._left -= (1 if stream.isascii() else MOST_BYTES_A_LETTER) * len(stream) + AROUND
+            self.full = self._left <= 0 or len(self._since) >= MOST
+        elif version <= known:
+            return
+        self._last[stream] = version
 
     def close(self, service: str, topic: str, position: int, clock: Clock) -> Recorded:
         """The tally of all that was added, up to a position; from there on it counts anew."""
@@ -121,8 +127,9 @@ class Count:
             JSON,
             clock.now(),
             self.prior,
-            body_of(self._streams),
+            body_of({stream: (since, self._last[stream]) for stream, since in self._since.items()}),
             encode_metadata(Metadata()),
         )
-        self.prior, self._streams, self._size = position, {}, 0
+        self.prior = position
+        self._empty()
         return tally

@@ -14,7 +14,7 @@ from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome, Worker
 from headwater.consumer.custody import Sorted, sort_delivered, sort_logged
 from headwater.consumer.failing import Failing
-from headwater.consumer.tallying import HELD, Told, check_tallies
+from headwater.consumer.tallying import Checking
 from headwater.database import Answer, Collision, Database, Failed, WriteSet, stands
 from headwater.errors import Conflict, HeadwaterError, Unknown
 from headwater.inbox import Held, Mark, Note, Reason
@@ -67,6 +67,7 @@ class Consumer:
         self.clock = clock
         self.options = options
         self.failing = Failing(name, clock, options.retry, options.limits.crashes)
+        self.checking = Checking(name, database, clock, from_now=options.from_now)
         self.turn = asyncio.Lock()
         self._counted = -RECOUNT
         self._full = False
@@ -115,7 +116,7 @@ class Consumer:
     ) -> bool:
         held_by = fence()
         found, marks = await self._sort(batch, [arrival.message for arrival in arrivals])
-        told = await self._check(self.tallies(batch), found.marks, marks)
+        told = await self.checking.check(self.tallies(batch), found.marks, marks)
         if not (arrivals or batch.checkpoint or note or told.marks or told.holds):
             return True
         fresh = set(map(id, found.fresh))
@@ -141,7 +142,10 @@ class Consumer:
                 journal=self.journal(mine, outcome),
             )
 
-        return await self.run(mine, settle)
+        settled = await self.run(mine, settle)
+        if settled:
+            self.checking.moved(found.marks)
+        return settled
 
     async def _sort(self, batch: Batch, messages: Sequence[Recorded]) -> tuple[Sorted, dict[str, int]]:
         """Sort messages by what is known of their keys: the marks first, since who holds a message has moved its mark."""
@@ -161,22 +165,6 @@ class Consumer:
     def tallies(self, batch: Batch) -> Sequence[Tally]:
         """The tallies of a batch that are about its topics."""
         return [one for one in batch.tallies if one.topic in self.options.topics]
-
-    async def _check(self, tallies: Sequence[Tally], reached: dict[str, int], marks: dict[str, int]) -> Told:
-        """Check tallies against the marks as they are with this batch; the marks of their chains join `marks`."""
-        if not tallies:
-            return Told()
-        chains = list(dict.fromkeys(one.message.stream for one in tallies))
-        told = dict.fromkeys(stream for one in tallies for stream in one.streams)
-        known = await self.database.marks(self.name, [*chains, *told])
-        marks.update((one, known[one]) for one in chains if one in known)
-        open_chains = await self.database.held_keys(self.name, chains)
-        held = {
-            one: [row.message.version for row in await self.database.held_of(self.name, one, HELD + 2)]
-            for one in open_chains
-        }
-        now = self.clock.now()
-        return check_tallies(self.name, tallies, known | reached, held, now, from_now=self.options.from_now)
 
     def _allowed(self, wanted: Sequence[Arrival], crashed: Collection[Place]) -> tuple[Sequence[Arrival], list[Held]]:
         """What may run now, and the rest as it is held: what took the process with it, what is behind that, an outage."""

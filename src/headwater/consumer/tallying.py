@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from headwater.clock import Clock
+from headwater.database import Database
 from headwater.inbox import Held, Reason
 from headwater.source import Span, Tally
 from headwater.tally import body_of
 
+LATELY = 10_000
+"""Marks that are remembered, at least; twice as many at most."""
 HELD = 4
 """Tallies of one chain that a consumer holds at most, besides one after a gap."""
 
@@ -20,6 +24,48 @@ class Told(Struct):
 
     marks: dict[str, int] = field(default_factory=dict)
     holds: list[Held] = field(default_factory=list)
+
+
+class Checking:
+    """Checks tallies for one consumer. It remembers marks that were moved lately, so that few are looked up."""
+
+    def __init__(self, consumer: str, database: Database, clock: Clock, *, from_now: bool) -> None:
+        self.consumer = consumer
+        self.database = database
+        self.clock = clock
+        self.from_now = from_now
+        self._lately: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+
+    def moved(self, marks: Mapping[str, int]) -> None:
+        """These marks are stored."""
+        if len(self._lately) > LATELY:
+            self._before, self._lately = self._lately, {}
+        self._lately.update(marks)
+
+    async def check(self, tallies: Sequence[Tally], reached: dict[str, int], marks: dict[str, int]) -> Told:
+        """Check tallies against the marks as they are with their batch; the marks of their chains join `marks`."""
+        if not tallies:
+            return Told()
+        left = [replace(tally, streams=self._left(tally.streams, reached)) for tally in tallies]
+        chains = list(dict.fromkeys(tally.message.stream for tally in tallies))
+        asked = dict.fromkeys(stream for tally in left for stream in tally.streams)
+        known = await self.database.marks(self.consumer, [*chains, *asked])
+        marks.update((chain, known[chain]) for chain in chains if chain in known)
+        held = {
+            chain: [row.message.version for row in await self.database.held_of(self.consumer, chain, HELD + 2)]
+            for chain in await self.database.held_keys(self.consumer, chains)
+        }
+        return check_tallies(self.consumer, left, known | reached, held, self.clock.now(), from_now=self.from_now)
+
+    def _left(self, streams: Mapping[str, Span], reached: Mapping[str, int]) -> dict[str, Span]:
+        """The streams that must be looked up: no mark is remembered that is far enough."""
+        lately, before = self._lately.get, self._before.get
+        return {
+            stream: span
+            for stream, span in streams.items()
+            if lately(stream, 0) < span[1] and before(stream, 0) < span[1] and reached.get(stream, 0) < span[1]
+        }
 
 
 def check_tallies(

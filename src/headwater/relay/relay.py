@@ -152,9 +152,8 @@ class Relay:
         self._stored = position
         if tallies:
             await self.tallying.told(fence)
-        for index, (one, publication) in enumerate(zip(leaving, publications, strict=True)):
-            if index not in causes:
-                self.tallying.add(publication.topic, one)
+        gone = zip((one.topic for one in publications), leaving, strict=True)
+        self.tallying.add(gone if not causes else (one for index, one in enumerate(gone) if index not in causes))
 
     async def _tell(self, *, all_news: bool = False) -> bool:
         """Publish the tallies that are due, by themselves; whether there were any."""
@@ -203,7 +202,7 @@ class Relay:
             )
             return False
         release = Release(self.name, row.message.stream, row.message.version)
-        self.tallying.add(topic, row.message)
+        self.tallying.add([(topic, row.message)])
         fault.point("relay.republished")
         await self._commit(WriteSet(fence=self.fence(), releases=[release]))
         fault.point("relay.released")

@@ -36,12 +36,6 @@ class Topic:
         self.since = self.told = now
         self.repeats = 0
 
-    def add(self, message: Recorded, now: float) -> None:
-        """A message was published."""
-        if not self.count:
-            self.since = now
-        self.count.add(message)
-
     def is_due(self, at: int, now: float) -> bool:
         """Whether it is time for a tally, with the log published up to a position."""
         if self.count.prior < at:
@@ -75,8 +69,7 @@ class Tallying:
             await self._begin(position)
         while self.at < position and (page := await self.log.read(self.at, PAGE)):
             page = [one for one in page if one.position <= position]
-            for topic, one in await self.leaving.published(page):
-                self.add(topic, one)
+            self.add(await self.leaving.published(page))
             self.moved(page[-1].position if page else position)
         self.moved(position)
 
@@ -98,13 +91,20 @@ class Tallying:
         found = self._topics[name] = Topic(Count(told, most), self.clock.monotonic())
         return found
 
-    def add(self, topic: str, message: Recorded) -> None:
-        """A message of the log was published, or one below that was held until now."""
-        found = self._topics.get(topic) or self._add_topic(topic, self._from)
-        self.moved(message.position - 1)
-        if found.count.full and self.at > found.count.prior:
-            self._close(topic, found)
-        found.add(message, self.clock.monotonic())
+    def add(self, published: Iterable[tuple[str, Recorded]]) -> None:
+        """Messages of the log were published, each on its topic, in order; or some below that were held until now."""
+        now = self.clock.monotonic()
+        topics = self._topics
+        for name, message in published:
+            topic = topics.get(name) or self._add_topic(name, self._from)
+            count = topic.count
+            if count.full:
+                self.moved(message.position - 1)
+                if self.at > count.prior:
+                    self._close(name, topic)
+            if not count:
+                topic.since = now
+            count.add(message)
 
     def moved(self, position: int) -> None:
         """All that leaves up to a position of the log is published and added, or held."""

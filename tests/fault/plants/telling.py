@@ -7,7 +7,6 @@ from typing import Any
 from unittest import mock
 
 from headwater.consumer import tallying
-from headwater.consumer.consumer import Consumer
 from headwater.repair import Asking
 from headwater.tally import Count
 from tests.fault.plants.detectors import Rig, Suite
@@ -51,7 +50,7 @@ def tally_taken_unchecked() -> Patch:
 def tally_checked_in_memory() -> Patch:
     """What a tally tells of and has not come is forgotten when the process ends."""
     held: dict[int, list[Any]] = {}
-    check, look = Consumer._check, Asking._tallies
+    check, look = tallying.Checking.check, Asking._tallies
 
     async def note(self: Any, *arguments: Any) -> Any:
         told = await check(self, *arguments)
@@ -65,7 +64,7 @@ def tally_checked_in_memory() -> Patch:
         return []
 
     stack = ExitStack()
-    stack.enter_context(mock.patch.object(Consumer, "_check", note))
+    stack.enter_context(mock.patch.object(tallying.Checking, "check", note))
     stack.enter_context(mock.patch.object(Asking, "_tallies", recall))
     return stack
 
