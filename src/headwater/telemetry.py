@@ -1,7 +1,7 @@
 """Every signal that Headwater gives: one JSON line with names and ids, never a payload.
 
 Signals: app.started · app.stopped · flow.failed · lease.lost · relay.refused ·
-consumer.held · consumer.paused · consumer.gap · consumer.crashed · database.opened · database.clock.
+consumer.held · consumer.paused · consumer.gap · consumer.missing · consumer.crashed · database.opened · database.clock.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headwater import App, DeclarationError, Event
+from headwater import App, DeclarationError, Event, operations
 from headwater.channel import GroupLag, Publication
 from headwater.consumer.tallying import HELD
 from headwater.inbox import Reason
@@ -447,6 +447,23 @@ async def test_what_never_comes_is_asked_for_less_and_less_often():
         await passing(world, 60 * 30)
         assert 8 <= len(asked(channel)) <= 14
         assert len(await world.held(taker.app)) == 1
+
+
+@played
+async def test_an_operator_sees_what_is_told_and_has_not_come_and_may_give_it_up():
+    taker = Taker(model=False)
+    async with Harness(taker.app) as world:
+        await world.channel.publish([tally(0, 3, {A: (0, 2)})])
+        await world.settle()
+        database = world.databases["mail"]
+        [row] = await operations.list_held(database, reasons=[Reason.TALLY])
+        shown = await operations.show_held(database, operations.id_of(row))
+        assert (shown.reason, shown.data) == ("tally", {"streams": {A: [0, 2]}})
+        assert "asked to publish them again" in shown.advice
+        with pytest.raises(operations.NotPossible, match="is asked for"):
+            await operations.redrive(database, world.clock, operations.id_of(row))
+        await operations.discard(database, operations.id_of(row))
+        assert await world.held(taker.app) == []
 
 
 @played

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headwater.inbox import Held
     from headwater.operations import Effect, HeldDetail, Outcome
 
-REASONS = ("retry", "behind", "gap", "dead", "uncertain")
+REASONS = ("retry", "behind", "gap", "dead", "uncertain", "tally")
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -73,7 +73,12 @@ def command() -> None:
 @command.command("list")
 @click.option("--consumer", default="", metavar="NAME", help="Only of this consumer.")
 @click.option("--reason", "reasons", type=click.Choice(REASONS), multiple=True, help="Only held for this; repeatable.")
-@click.option("--all", "everything", is_flag=True, help="Also what waits for a retry, behind another, or for a gap.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also what waits for a retry, behind another, for a gap, or for what a tally tells of.",
+)
 @click.option("--fingerprint", default="", metavar="HASH", help="Only with this cause.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
 @store_option

@@ -163,17 +163,21 @@ def _step(step: Step) -> dict[str, Any]:
     return {"name": step.name, "done": step.done, "outcome": outcome}
 
 
+ADVICE: Final = {
+    Reason.UNCERTAIN: "an outside effect may have happened: look at the other side, then redrive with --done or --not-done",
+    Reason.GAP: "a message before it has not come; its producer is asked to publish it again. "
+    "Only if that is lost for good: discard gives both up",
+    Reason.TALLY: "its producer tells of messages that have not come, and is asked to publish them again. "
+    "Only if they are lost for good: discard it",
+}
+
+
 def advice(row: Held, *, first: bool) -> str:
     """What an operator can do about a held message."""
     if row.raw:
         return "it could not be decoded, so it cannot be redriven: mend its sender, then discard it here"
-    if row.reason is Reason.UNCERTAIN:
-        return "an outside effect may have happened: look at the other side, then redrive with --done or --not-done"
-    if row.reason is Reason.GAP:
-        return (
-            "a message before it has not come; its producer is asked to publish it again. "
-            "Only if that is lost for good: discard gives both up"
-        )
+    if row.reason in ADVICE:
+        return ADVICE[row.reason]
     if not first:
         return "it waits for the first message of its key, and runs after it"
     if row.reason is Reason.DEAD:

@@ -97,6 +97,8 @@ def _not_redriven(row: Held) -> str:
         return "an outside effect may have happened; look at the other side, then say --done OUTCOME_JSON or --not-done"
     if row.reason is Reason.GAP:
         return "a message before it has not come, and is asked for; it runs by itself after that one"
+    if row.reason is Reason.TALLY:
+        return "it is no message: what it tells of has not come, and is asked for"
     if row.reason is Reason.BEHIND:
         return "it waits for the first message of its key and runs by itself after it; redrive that one"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from headwater.database import Collision, Database, WriteSet, stands
 from headwater.inbox import Held, Reason, Release
 from headwater.repair.request import request_of
 from headwater.tally import read_streams, topic_of_tallies
+from headwater.telemetry import signal
 
 GRACE = 5.0
 WAIT = int(GRACE * 1_000_000)
@@ -105,6 +107,7 @@ class Asking:
             lags = await self.channel.lag(self.service) if lags is None else lags
             again = replace(row, due=now + WAIT)
             if self._has_come(row, lags, now) and len(requests) < ASK_AT_ONCE:
+                signal("consumer.missing", logging.WARNING, consumer=row.consumer, tally=row.key, streams=len(missing))
                 for stream, after in missing.items():
                     requests[stream] = min(after, requests.get(stream, after))
                 again = replace(again, due=now + min(WAIT << row.attempts, LONGEST), attempts=min(row.attempts + 1, 10))

@@ -1,7 +1,7 @@
 """A connection to a RabbitMQ server in AMQP 0-9-1: whatever comes is taken apart at once, and handed to its session.
 
 Why not a client of others: those there are take a task, several awaits and some dictionaries a frame, and a message has three
-(ADR 0012). Their library of methods, pamqp, is used for all that is not a message.
+(ADR 0011). Their library of methods, pamqp, is used for all that is not a message.
 """
 
 from __future__ import annotations
