@@ -13,7 +13,8 @@ Start = Literal["beginning", "now"]
 class ChannelCapabilities(Struct, frozen=True, gc=False):
     """What a channel can do: delay, keep the producer's position itself, survive its processes, and its largest message.
 
-    `history`: a group that is new to a topic may start at its beginning; without, it gets what is published from then on.
+    `history`: a topic is a log, in which a message keeps its position, and a group that is new to it may start at its
+    beginning; without, it is a queue, and the group gets what is published from then on.
     `ahead`: the next messages of a key may be fetched while those before are in hand; without, once they are acknowledged.
     """
 

@@ -91,6 +91,16 @@ class App:
         """Take on a dataclass, attrs class or pydantic model as a message, under a stored name."""
         self.declared.adopt(payload, kind, Declared(kind, service, category, stored, version, named_fields(tags)))
 
+    def listen(self, topic: str, event: type, *, key: str = "", named: str = "", once: bool = True) -> None:
+        """Take the messages of a topic that are not ours, plain JSON or CloudEvents, as events of a type. Raises DeclarationError.
+
+        `key` is the field that order is kept by (without, the channel's key); `named` the only CloudEvents type that is
+        taken. Each takes effect once, by its position in the topic; what the topic has lost cannot show. A channel whose
+        messages have no position (RabbitMQ, SQS) needs `once=False`: one may then be handled twice.
+        """
+        self._check_not_wired()
+        self.declared.listen(topic, event, key=key, named=named, once=once)
+
     def on(self, *messages: type, name: str = "", retry: Retry | None = None) -> Callable[[Function], Function]:
         """Declare a handler for events: retried, de-duplicated, held in order and dead-lettered for you.
 

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from headwater.consumer import Listened
 from headwater.consumer.handlers import Handler, bind
 from headwater.decider import Aggregate, Decider, decider_of
 from headwater.decision import Boundary, Decision, boundary_of
@@ -51,6 +52,7 @@ class Declarations:
         self.projections: dict[str, Projection] = {}
         self.sagas: dict[str, Reactions] = {}
         self.handlers: dict[str, NamedHandler] = {}
+        self.listened: dict[str, Listened] = {}
 
     @property
     def decides(self) -> bool:
@@ -105,6 +107,22 @@ class Declarations:
         if kind not in ("event", "command"):
             raise DeclarationError(f"kind {kind!r}: a message is an event or a command")
         self.schema.add(payload, declared)
+
+    def listen(self, topic: str, event: type, *, key: str, named: str, once: bool) -> None:
+        """Add a topic of messages that are not ours."""
+        self._learn([event])
+        found = self.schema.of(event)
+        if found.kind != "event" or found.service == self.service or not found.category:
+            raise DeclarationError(
+                f"{event.__name__} must be an event of whoever states it, to be listened to: "
+                f"class {event.__name__}(Event, service=…, category=…)"
+            )
+        if not topic or topic in self.listened:
+            raise DeclarationError(f"the topic {topic!r} {'is listened to already' if topic else 'has no name'}")
+        if key and key not in typing.get_type_hints(event):
+            raise DeclarationError(f"{event.__name__} has no field {key!r} that could be its key")
+        category = f"{found.service}.{found.category}"
+        self.listened[topic] = Listened(topic, found.name, found.version, category, key, named, once)
 
     def on(self, function: Callable[..., Any], messages: Sequence[type], name: str, retry: Retry | None) -> None:
         """Add a handler function."""

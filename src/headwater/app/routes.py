@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from headwater.app.declared import Declarations, returned_types
-from headwater.channel import Finding, Route
+from headwater.channel import Channel, Finding, Route
 from headwater.errors import ConfigurationError, DeclarationError
 
 
@@ -47,12 +47,19 @@ def fed_by(declared: Declarations, types: Collection[str]) -> tuple[frozenset[st
         if found.name == "headwater.Refused":
             topics.add(f"{declared.service}.replies")
             logged = True
+        elif heard := {one.topic for one in declared.listened.values() if one.type == found.name}:
+            topics |= heard
         elif found.service == declared.service:
             logged = True
         elif not found.category:
             raise DeclarationError(
                 f"{found.name} is an event of {found.service}; say whose fact it is: "
                 f"class {found.payload.__name__}(Event, service={found.service!r}, category=…)"
+            )
+        elif f"{found.service}.{found.category}" in declared.listened:
+            raise DeclarationError(
+                f"the topic {found.service}.{found.category} is listened to, so {found.name} cannot come on it as well: "
+                f"listen with {found.payload.__name__}, or name the topic that it comes on"
             )
         else:
             topics.add(f"{found.service}.{found.category}")
@@ -71,7 +78,7 @@ def routes(declared: Declarations) -> list[Route]:
     consumed = commands_to(declared) | fed_by(declared, _taken(declared))[0]
     for topic in consumed:
         groups.setdefault(topic, set()).add(service)
-    for name in (service, *(topic.partition(".")[0] for topic in consumed)):
+    for name in (service, *(topic.partition(".")[0] for topic in consumed if topic not in declared.listened)):
         groups.setdefault(control_of(name), set()).add(control_of(name))
     return [Route(topic, tuple(sorted(found))) for topic, found in sorted(groups.items())]
 
@@ -95,6 +102,18 @@ def _stating(declared: Declarations) -> set[str]:
     facts = {one.payload for one in declared.schema.types() if one.kind == "event" and one.service == declared.service}
     named = {one.removeprefix(f"{declared.service}.") for one in (*declared.deciders, *declared.boundaries)}
     return named | {name for name, some in functions.items() if any(facts & returned_types(one) for one in some)}
+
+
+def check_listened(declared: Declarations, channel: Channel) -> None:
+    """Raise ConfigurationError if messages that are not ours should take effect once, and the channel cannot tell them apart."""
+    if channel.capabilities.history:
+        return
+    for one in declared.listened.values():
+        if one.once:
+            raise ConfigurationError(
+                f"{one.topic}: on this channel a message has no place by which it is known when it comes again, so it may be "
+                f"handled twice, and out of order where it is tried again. If that is well: app.listen({one.topic!r}, …, once=False)"
+            )
 
 
 def refuse(findings: Iterable[Finding], service: str) -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from headwater.app.declared import Declarations
 from headwater.app.parts import Parts
-from headwater.app.routes import commands_to, control_of, fed_by, published, refuse, routes
+from headwater.app.routes import check_listened, commands_to, control_of, fed_by, published, refuse, routes
 from headwater.channel import Channel, Start, Subscription
 from headwater.checkpoint import Consuming
 from headwater.clock import Clock
@@ -178,6 +178,7 @@ class Wiring:
         return wired
 
     async def _check_channel(self) -> None:
+        check_listened(self.declared, self.channel)
         findings = await self.channel.examine(routes(self.declared))
         refuse(findings, self.service)
         for one in findings:
@@ -200,7 +201,7 @@ class Wiring:
         topics = sorted({topic for plan in plans for topic in plan.topics})
         subscription = await self.channel.subscribe(self.service, topics, member, self.options.start)
         self.subscriptions.append(subscription)
-        source = ChannelSource(subscription, f"{self.service}.channel")
+        source = ChannelSource(subscription, f"{self.service}.channel", self.clock, self.declared.listened)
         consumers, size = [plan.consumer for plan in plans], self.options.batch
         feed = Feed(f"{source.name}/{member}", source, consumers, self.database, self.clock, size=size)
         return Wired(source.name, feed, "")
@@ -233,6 +234,7 @@ class Wiring:
             journal=self.options.journal,
             from_now=self.options.start == "now",
             topics=topics,
+            listened=frozenset(one.type for one in self.declared.listened.values() if one.type in worker.types),
         )
         return Plan(Consumer(name, worker, self.database, self.clock, options), worker, topics, logged)
 

@@ -8,6 +8,7 @@ from headwater.consumer.arrival import Arrival, Outcome, Worker, run_purely
 from headwater.consumer.commands import CommandWorker
 from headwater.consumer.consumer import Consumer, Limits, Options
 from headwater.consumer.feed import Feed
+from headwater.consumer.foreign import Listened
 from headwater.consumer.handlers import Handler, HandlerWorker
 from headwater.consumer.once import Once
 from headwater.consumer.retrying import Retrying
@@ -22,6 +23,7 @@ __all__ = [
     "Handler",
     "HandlerWorker",
     "Limits",
+    "Listened",
     "LogSource",
     "Once",
     "Options",

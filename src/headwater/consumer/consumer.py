@@ -42,13 +42,17 @@ class Limits(Struct, frozen=True):
 
 
 class Options(Struct, frozen=True):
-    """How a consumer retries, what it may hold, whether it journals, whether new streams start now, and its topics."""
+    """How a consumer retries, what it may hold, whether it journals, whether new streams start now, and its topics.
+
+    `listened` are types of events whose topics are not ours.
+    """
 
     retry: Retry = Retry()
     limits: Limits = Limits()
     journal: bool = False
     from_now: bool = False
     topics: frozenset[str] = frozenset()
+    listened: frozenset[str] = frozenset()
 
 
 class Fallen(HeadwaterError):

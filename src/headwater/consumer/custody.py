@@ -42,6 +42,12 @@ def sort_delivered(
     reached = found.marks
     for message in messages:
         stream = message.stream
+        if message.previous < 0:  # it has no place in a stream
+            if message.key in held:
+                found.duplicates += 1
+            else:
+                found.fresh.append(message)
+            continue
         mark = reached.get(stream)
         if mark is None:
             mark = marks.get(stream, message.previous if from_now else 0)

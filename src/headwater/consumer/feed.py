@@ -219,7 +219,8 @@ class Feed:
         """What a consumer takes of a batch: all of it, or its topics."""
         if self._alone:
             return arrivals
-        return [one for one in arrivals if topic_of(one.message, "") in consumer.options.topics]
+        topics, listened = consumer.options.topics, consumer.options.listened
+        return [one for one in arrivals if topic_of(one.message, "") in topics or one.message.type in listened]
 
     async def _bury(self, malformed: Iterable[Malformed]) -> None:
         """Keep what is no message as a dead letter of the source, raw."""

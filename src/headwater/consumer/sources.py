@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from headwater.channel import Delivery, Subscription
 from headwater.checkpoint import Checkpoint
 from headwater.clock import Clock
+from headwater.consumer.foreign import Listened, read_foreign
 from headwater.database import Database
 from headwater.errors import SchemaError
 from headwater.message import Recorded
@@ -77,13 +78,17 @@ class LogSource:
 
 
 class ChannelSource:
-    """The messages of a subscription."""
+    """The messages of a subscription; those of the topics in `listened` are not ours."""
 
     ours = False
 
-    def __init__(self, subscription: Subscription, name: str) -> None:
+    def __init__(
+        self, subscription: Subscription, name: str, clock: Clock, listened: Mapping[str, Listened] | None = None
+    ) -> None:
         self.subscription = subscription
         self.name = name
+        self.clock = clock
+        self.listened = listened or {}
         self._open: deque[tuple[Batch, Sequence[Delivery]]] = deque()
 
     async def fetch(self, limit: int) -> Batch | None:
@@ -96,6 +101,10 @@ class ChannelSource:
         tallies: list[Tally] = []
         for one in deliveries:
             try:
+                if one.topic in self.listened:
+                    foreign = read_foreign(one, self.listened[one.topic], self.clock)
+                    messages += [] if foreign is None else [foreign]
+                    continue
                 message = from_headers(one.headers, one.body, one.position)
                 if message.kind == "control":
                     tallies.append(read_tally(message, one.topic))
