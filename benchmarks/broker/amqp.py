@@ -17,10 +17,9 @@ from headwater.adapters.rabbitmq.topology import slot
 from headwater.channel import Publication
 
 from .client import BATCH, Handle, Send, decode, ended
+from .rabbitmq import PREFETCH
 from .server import Place
 from .typed import Line, Store, StoreMany
-
-PREFETCH = 500
 
 
 def headers_of(publication: Publication) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class AioPika:
 
         async with await aio_pika.connect(place.address) as connection:
             channel = await connection.channel()
-            await channel.set_qos(prefetch_count=2 * BATCH)
+            await channel.set_qos(prefetch_count=PREFETCH)
             queue = await channel.get_queue(place.source, ensure=False)
             task = asyncio.create_task(keep())
             await queue.consume(came.put)

@@ -12,6 +12,8 @@ from tests.servers.rabbitmq import ByManagement, RabbitmqServer, Vhosts, install
 
 from .server import GROUP, Place, cpu_of, establish, fill
 
+PREFETCH = 1_000
+"""Messages that any client has in hand: two batches of ours."""
 QUEUE = f"{TOPIC}/{GROUP}/0-of-1"
 
 
@@ -42,7 +44,7 @@ class RabbitmqBroker:
         vhosts = self._vhosts.fresh()
         url = vhosts.make()
         try:
-            ours = f"{url}?partitions=1"
+            ours = f"{url}?partitions=1&prefetch={PREFETCH}"
             self._unsafe = establish(ours)
             yield Place(ours, GROUP, url.replace("rabbitmq://", "amqp://"), TOPIC, QUEUE, GROUP)
         finally:
