@@ -20,6 +20,8 @@ from .clients import CLIENTS
 from .counting import Counting
 from .server import Broker, left
 
+SETTLE = 0.2
+"""Seconds for what is handled and not yet acknowledged."""
 MESSAGES = {"Kafka": 100_000, "RabbitMQ": 50_000}
 
 
@@ -35,6 +37,7 @@ def _measured(setting: Setting, broker: Broker, client: Client, messages: Sequen
         counting = Counting(len(messages), 1.0 if setting.quick else 3.0)
         async with client.consuming(place, counting.handle):
             await counting.done()
+            await asyncio.sleep(SETTLE)
         if counting.complete and (behind := await left(place)):
             raise SystemExit(f"bench: {behind} messages were handled and not acknowledged")
         return counting.figures()
