@@ -44,8 +44,8 @@ def _round(case: Case, setting: Setting, turn: int) -> tuple[Round, Noise]:
 def _rows(case: Case, rounds: list[Round], *, noisy: bool) -> list[Row]:
     rows = []
     for subject in case.subjects:
-        for unit in rounds[0][subject]:
-            value = median(one[subject][unit] for one in rounds)
+        for unit in dict.fromkeys(unit for one in rounds for unit in one[subject]):
+            value = median(one[subject][unit] for one in rounds if unit in one[subject])
             peer = _ratio(rounds, subject, case.peer, unit)
             limit = _ratio(rounds, subject, case.limit, unit)
             rows.append(Row(case.work, case.name, subject, value, unit, peer, limit, noisy))

@@ -37,14 +37,15 @@ def _name(in_flight: int) -> str:
 
 def _measured(setting: Setting, broker: Broker, client: Client, in_flight: int) -> Figures:
     async def measure() -> Figures:
+        seconds = max(setting.seconds, in_flight / 1_000)
         prepared = [client.prepared(place, one) for one in published(MESSAGES)]
         async with client.publishing(place) as send:
             if client.batches:
                 batches = cycle([prepared[at : at + in_flight] for at in range(0, MESSAGES, in_flight)])
-                done = await tasks(1, setting.seconds, lambda: send(next(batches)))
+                done = await tasks(1, seconds, lambda: send(next(batches)))
                 return done.figures("messages", in_flight)
             following = cycle(prepared)
-            done = await tasks(in_flight, setting.seconds, lambda: send(next(following)))
+            done = await tasks(in_flight, seconds, lambda: send(next(following)))
             return done.figures("messages")
 
     with broker.empty() as place:
