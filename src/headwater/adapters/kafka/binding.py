@@ -6,7 +6,6 @@ attribute can be called that. `kafka:headwater-group` is ours, and says for whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from confluent_kafka import Message
@@ -75,14 +74,17 @@ class Reader:
         self._names = names
         self._group = group
 
-    def read(self, messages: Iterable[Message], reached: dict[Place, int], found: list[Delivery]) -> dict[Place, int]:
+    def read(self, messages: list[Message], reached: dict[Place, int], found: list[Delivery]) -> dict[Place, int]:
         """Append deliveries; the answer is what comes next in each place that messages were of.
 
-        What is of no place in `reached`, or before what was reached there, is stale: it is passed over.
+        What is of no place in `reached`, or before what was reached there, is stale: it is passed over. The list is used up:
+        a message that is gone at once costs the garbage collector nothing.
         """
         names, group = self._names, self._group
         last: dict[Place, int] = {}
-        for message in messages:
+        messages.reverse()
+        while messages:
+            message = messages.pop()
             topic: str = message.topic()  # type: ignore[assignment]  # a message that was fetched has all of these
             partition: int = message.partition()  # type: ignore[assignment]
             offset: int = message.offset()  # type: ignore[assignment]

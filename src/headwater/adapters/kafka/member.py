@@ -126,10 +126,11 @@ class Member:
         return [one for one in messages if one.error() is not None or place_of(one) not in self._left]
 
     def _put(self, messages: list[Message]) -> None:
-        for error in [one.error() for one in messages]:
-            if error is not None:
-                self._tell(error)
-        if found := [one for one in messages if one.error() is None]:
+        errors = [error for one in messages if (error := one.error()) is not None]
+        for error in errors:
+            self._tell(error)
+        found = [one for one in messages if one.error() is None] if errors else messages
+        if found:
             self._shelf.put(found)
 
     def _tell(self, error: KafkaError) -> None:

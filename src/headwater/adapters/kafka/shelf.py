@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from confluent_kafka import Message
-from msgspec import Struct
 
+from headwater.adapters.kafka.batch import Batch, mark
 from headwater.adapters.kafka.binding import Place, Reader, place_of
 from headwater.channel import Delivery
 from headwater.errors import ChannelError, HeadwaterError
@@ -25,24 +25,16 @@ LARGEST: Final = 16 << 20
 """Bytes of them."""
 
 
-class Batch(Struct, frozen=True):
-    """What was fetched and is not acknowledged: the messages, the first delivery, and what comes next in each place."""
-
-    messages: list[Message]
-    count: int
-    first: tuple[str, int, int]
-    last: dict[Place, int]
-
-
 class Shelf:
     """All that is known of a member's messages; `name` is the member's for messages, `ring` wakes who waits for news."""
 
-    def __init__(self, reader: Reader, strip: int, name: str, ring: Callable[[], None]) -> None:
+    def __init__(self, reader: Reader, prefix: str, name: str, ring: Callable[[], None]) -> None:
         self._reader = reader
-        self._strip = strip
+        self._prefix = prefix
         self._name = name
         self._ring = ring
         self._turn = Condition()
+        self._again: deque[Batch] = deque()
         self._coming: deque[list[Message]] = deque()
         self._count = 0
         self._bytes = 0
@@ -59,25 +51,18 @@ class Shelf:
     @property
     def holds_news(self) -> bool:
         """Whether there may be something to fetch, or to be told."""
-        return bool(self._coming) or self._trouble is not None
+        return bool(self._again or self._coming) or self._trouble is not None
 
     def fetch(self, limit: int) -> list[Delivery]:
         """The next messages, which are then in hand. Raises what befell the member, once."""
-        found: list[Delivery] = []
-        messages: list[Message] = []
-        last: dict[Place, int] = {}
         with self._turn:
             self._tell()
-            while self._coming and len(found) < limit:
-                chunk = self._take(limit - len(found))
-                messages += chunk
-                last |= self._reader.read(chunk, self._reached, found)
-            if found:
-                self._in_hand.append(Batch(messages, len(found), _mark(found[0]), last))
-            elif last:
-                self._pass_over(messages, last)
+            batch = self._next(limit) if limit > 0 else None
             self._turn.notify()
-        return found
+            if batch is None:
+                return []
+            self._in_hand.append(batch)
+            return list(batch.deliveries)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Settle whole batches, in order. Raises ChannelError, also where they are no longer ours."""
@@ -86,14 +71,14 @@ class Shelf:
             done = 0
             while done < len(deliveries):
                 batch = self._in_hand[0] if self._in_hand else None
-                if batch is None or _mark(deliveries[done]) != batch.first or done + batch.count > len(deliveries):
+                if batch is None or mark(deliveries[done]) != batch.mark or done + len(batch) > len(deliveries):
                     raise ChannelError("only whole batches can be acknowledged, in the order they were fetched")
                 self._settle(self._in_hand.popleft().last)
-                done += batch.count
+                done += len(batch)
             self._turn.notify()
 
     def release(self) -> None:
-        """Put back what is in hand, where it came from; what had befallen the member needs no telling then."""
+        """Put back what is in hand, to be fetched first; what had befallen the member needs no telling then."""
         with self._turn:
             self._trouble = self._trouble if self._for_good else None
             self._put_back()
@@ -149,8 +134,7 @@ class Shelf:
         """
         end = monotonic() + seconds
         with self._turn:
-            for place in places:
-                self._reached.pop(place, None)  # nothing more of them is fetched
+            self._throw_away(places)
             while self._holds(places) and not self.closing and (left := end - monotonic()) > 0:
                 self._turn.wait(left)
             return self._leave(places)
@@ -187,6 +171,24 @@ class Shelf:
             self._trouble = trouble if self._for_good else None
             raise trouble
 
+    def _next(self, limit: int) -> Batch | None:
+        if self._again:
+            batch, rest = self._again.popleft().split(limit, self._prefix)
+            if rest is not None:
+                self._again.appendleft(rest)
+            return batch
+        found: list[Delivery] = []
+        last: dict[Place, int] = {}
+        while self._coming and len(found) < limit:
+            last |= self._reader.read(self._take(limit - len(found)), self._reached, found)
+        if found:
+            return Batch(found, last)
+        if self._in_hand:  # all of it was for other groups: it is settled with what is in hand before it
+            self._in_hand[-1].last.update(last)
+        else:
+            self._settle(last)
+        return None
+
     def _take(self, most: int) -> list[Message]:
         chunk = self._coming.popleft()
         if len(chunk) > most:
@@ -201,47 +203,32 @@ class Shelf:
         self._settled |= ours
         self._unwritten |= ours
 
-    def _pass_over(self, messages: list[Message], last: dict[Place, int]) -> None:
-        """All of it was for other groups: it is settled with what is in hand before it."""
-        if not self._in_hand:
-            self._settle(last)
-            return
-        batch = self._in_hand[-1]
-        batch.messages.extend(messages)
-        batch.last.update(last)
-
     def _put_back(self) -> None:
-        while self._in_hand:
-            batch = self._in_hand.pop()
-            self._coming.appendleft(batch.messages)
-            self._count += len(batch.messages)
-            self._bytes += sum(map(len, batch.messages))
-        for place in self._reached:
-            self._reached[place] = self._settled[place]
+        self._again.extendleft(reversed(self._in_hand))
+        self._in_hand.clear()
 
     def _holds(self, places: Set[Place]) -> bool:
         return any(not places.isdisjoint(batch.last) for batch in self._in_hand)
 
     def _leave(self, places: Set[Place]) -> dict[Place, int]:
         if self._holds(places) and not self.closing:
-            topics = ", ".join(sorted({f"{topic[self._strip :]}/{partition}" for topic, partition in places}))
+            topics = ", ".join(sorted(f"{topic.removeprefix(self._prefix)}/{partition}" for topic, partition in places))
             self._trouble = ChannelError(
                 f"{self._name} had messages of {topics} in hand when others took over: they are fetched again"
             )
             self._put_back()
-        for place in places:
-            self._reached.pop(place, None)
-            self._settled.pop(place, None)
         self._throw_away(places)
+        for place in places:
+            self._settled.pop(place, None)
         return {place: self._unwritten.pop(place) for place in places & self._unwritten.keys()}
 
     def _throw_away(self, places: Set[Place]) -> None:
-        """What has come of partitions that are no longer ours would leave a gap, if they came back."""
-        kept = [[one for one in chunk if place_of(one) not in places] for chunk in self._coming]
-        self._coming = deque(chunk for chunk in kept if chunk)
+        """Fetch nothing of partitions any more: were they to come back, what has come of them would leave a gap."""
+        for place in places:
+            self._reached.pop(place, None)
+        chunks = ([one for one in chunk if place_of(one) not in places] for chunk in self._coming)
+        self._coming = deque(chunk for chunk in chunks if chunk)
         self._count = sum(map(len, self._coming))
         self._bytes = sum(len(one) for chunk in self._coming for one in chunk)
-
-
-def _mark(delivery: Delivery) -> tuple[str, int, int]:
-    return delivery.topic, delivery.partition, delivery.position
+        kept = (batch.without(places, self._prefix) for batch in self._again)
+        self._again = deque(batch for batch in kept if batch is not None)

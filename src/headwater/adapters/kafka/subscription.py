@@ -30,7 +30,7 @@ class KafkaSubscription:
         self._news = asyncio.Event()
         self._waiting = False
         self._ended = asyncio.Event()
-        self._shelf = Shelf(Reader(names, group), len(prefix), self._name, self._ring)
+        self._shelf = Shelf(Reader(names, group), prefix, self._name, self._ring)
         self._member = Member(place, f"{prefix}{group}", name, [*names], self._shelf, starts)
         self._member.start(self._end)
 
