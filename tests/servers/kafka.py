@@ -23,7 +23,14 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from tests.servers.certificates import Certificates
 from tests.servers.postgres import Unavailable, _free_port, _lock, _runs, _wait_for_end, install_package
@@ -318,6 +325,12 @@ class Brokers:
                 time.sleep(0.05)
             else:
                 return
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        """Change a setting of a topic, by its whole name."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        self.admin.incremental_alter_configs([resource])[resource].result()
 
     def clear(self) -> None:
         """Delete the topics of all prefixes that were made."""

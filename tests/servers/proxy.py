@@ -52,15 +52,21 @@ class Meter:
 class Proxy:
     """Carries bytes between clients and a server, in a thread of its own: a client may block its loop.
 
-    `at_commit` is asked at each COMMIT that a client sends, in that thread; `watching` makes what sees them.
+    `at_commit` is asked at each COMMIT that a client sends, in that thread; `watching` makes what sees them. It listens on a
+    `port`, or any that is free.
     """
 
     def __init__(
-        self, url: str, at_commit: Callable[[], Cut | None] = never, watching: Callable[[], Watch] | None = None
+        self,
+        url: str,
+        at_commit: Callable[[], Cut | None] = never,
+        watching: Callable[[], Watch] | None = None,
+        port: int = 0,
     ) -> None:
         self._parts = urlsplit(url)
         self._at_commit = at_commit
         self._watching = watching or Frontend
+        self._port = port
         self._lines: set[_Line] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -68,7 +74,7 @@ class Proxy:
 
     def __enter__(self) -> Proxy:
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", self._port))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from headwater.errors import ChannelError, ConfigurationError, HeadwaterError
 
@@ -67,9 +67,18 @@ def error_of(error: KafkaError | KafkaException) -> KafkaError:
     return found
 
 
+def error_in(message: Message) -> KafkaError:
+    """The error that a message is."""
+    found = message.error()
+    assert found is not None
+    return found
+
+
 def told(error: KafkaError, place: str) -> str:
     """An error in words."""
     code = error.code()
+    if code == KafkaError._FATAL and "group.instance.id" in error.str():  # that is all it says of what it was
+        code = KafkaError.FENCED_INSTANCE_ID
     return f"{place}: {ADVICE[code]} ({error.str()})" if code in ADVICE else f"{place}: {error.str()} ({error.name()})"
 
 

@@ -22,7 +22,7 @@ from msgspec import Struct
 from headwater.adapters.kafka.faults import HOPELESS, REFUSED, UNREACHABLE, error_of, told, translate
 from headwater.adapters.kafka.journal import Journal
 from headwater.adapters.kafka.url import Place, Properties
-from headwater.errors import ChannelError
+from headwater.errors import ChannelError, ConfigurationError
 
 BUSY: Final = 0.001
 """Seconds between two looks for reports while some are due."""
@@ -107,7 +107,10 @@ class Publisher:
 
     def _start(self) -> None:
         self._journal = Journal()
-        self._producer = Producer({**self._properties, "error_cb": self._journal.error}, logger=self._journal)
+        try:
+            self._producer = Producer({**self._properties, "error_cb": self._journal.error}, logger=self._journal)
+        except KafkaException as exception:
+            raise ConfigurationError(f"{self._place.name}: {error_of(exception).str()}") from None
         self._look_in(IDLE)
 
     async def connect(self) -> None:

@@ -127,6 +127,18 @@ class Shelf:
         """Where a partition that is ours begins, what is settled being done."""
         return self._settled.get(place)
 
+    def begin_anew(self, place: Place) -> bool:
+        """Whatever comes next in a partition is taken, and what is in hand of it settles nothing; whether it is ours."""
+        with self._turn:
+            if place not in self._settled:
+                return False
+            self._throw_away({place})
+            for batch in self._in_hand:
+                batch.last.pop(place, None)
+            self._unwritten.pop(place, None)
+            self._reached[place] = self._settled[place] = 0
+            return True
+
     def drain(self, places: Set[Place], seconds: float) -> dict[Place, int]:
         """Hand over partitions: what is in hand of them has so many seconds to be settled, the rest is fenced.
 
@@ -144,6 +156,15 @@ class Shelf:
         with self._turn:
             self._leave(places)
         self._ring()
+
+    def lose_all(self) -> None:
+        """We are no member any more."""
+        self.lose(set(self._settled))
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until it is closed; for so many seconds, unless the member can do no more."""
+        with self._turn:
+            self._turn.wait_for(lambda: self.closing, None if self._for_good else seconds)
 
     def take_unwritten(self) -> dict[Place, int]:
         """What is settled and not yet written; it is taken for written then."""
@@ -213,7 +234,7 @@ class Shelf:
     def _leave(self, places: Set[Place]) -> dict[Place, int]:
         if self._holds(places) and not self.closing:
             topics = ", ".join(sorted(f"{topic.removeprefix(self._prefix)}/{partition}" for topic, partition in places))
-            self._trouble = ChannelError(
+            self._trouble = self._trouble or ChannelError(
                 f"{self._name} had messages of {topics} in hand when others took over: they are fetched again"
             )
             self._put_back()

@@ -1,0 +1,85 @@
+"""What the tests of harm to brokers share: a stream of messages in, out of it, and what must hold of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from headwater.channel import Channel, Delivery, Publication, Subscription
+from headwater.errors import ChannelError
+
+KEYS = 11
+SOON = 0.05
+PATIENCE = 30.0
+
+
+def publications(numbers: Iterable[int], size: int = 0) -> list[Publication]:
+    """Numbered messages over some keys: each is the next of its key."""
+    return [
+        Publication("orders", f"k{n % KEYS}", {"id": str(n), "place": str(n // KEYS)}, b"%d" % n + b" " * size)
+        for n in numbers
+    ]
+
+
+async def publish_surely(channel: Channel, batch: list[Publication], seconds: float = PATIENCE) -> int:
+    """Publish as the relay does: the same again, until it stands; how often it failed."""
+    end, failures = time.monotonic() + seconds, 0
+    while True:
+        try:
+            assert await channel.publish(batch) == {}
+            return failures
+        except ChannelError:
+            assert time.monotonic() < end, "publishing does not work again"
+            failures += 1
+            await asyncio.sleep(SOON)
+
+
+class Ledger:
+    """What came of each key: never one before the one that precedes it; what comes again is counted."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = defaultdict(lambda: -1)
+        self.seen: set[int] = set()
+        self.times: Counter[int] = Counter()
+
+    def take(self, deliveries: Iterable[Delivery]) -> None:
+        """Look at what was fetched."""
+        for one in deliveries:
+            place, number = int(one.headers["place"]), int(one.body)
+            assert place <= self.places[one.key] + 1, f"{number} of {one.key} came before the one that precedes it"
+            self.places[one.key] = max(self.places[one.key], place)
+            self.seen.add(number)
+            self.times[number] += 1
+
+    @property
+    def repeated(self) -> int:
+        """How many came more than once."""
+        return sum(count > 1 for count in self.times.values())
+
+    async def drain(self, member: Subscription, count: int, *, limit: int = 50, seconds: float = PATIENCE) -> int:
+        """Take until all of so many messages have come, whatever fails meanwhile; how often something did."""
+        end, failures = time.monotonic() + seconds, 0
+        while len(self.seen) < count:
+            assert time.monotonic() < end, f"{len(self.seen)} of {count} messages came"
+            try:
+                batch = await member.fetch(limit)
+                self.take(batch)
+                await member.acknowledge(batch)
+                if not batch:
+                    await member.wait(0.2)
+            except ChannelError:
+                failures += 1
+                await asyncio.sleep(SOON)
+        assert self.seen == set(range(count))
+        return failures
+
+
+async def refusal(attempt: object) -> str:
+    """What a ChannelError says."""
+    try:
+        await attempt  # type: ignore[misc]
+    except ChannelError as error:
+        return str(error)
+    raise AssertionError("it was not refused")
