@@ -32,6 +32,7 @@ ATTEMPT: Final = 1.0
 PRODUCER: Final[Properties] = {
     "acks": "all",
     "enable.idempotence": True,
+    "max.in.flight": 1,  # a broker takes any number as the first of a new producer: a batch that fails must not be overtaken
     "message.timeout.ms": 0,  # none: see above
     "partitioner": "murmur2_random",  # the same partition for a key as Java's clients
     "linger.ms": 0,  # what comes while a request is under way is gathered all the same
@@ -65,10 +66,12 @@ class Sending:
         """One report more is due."""
         self._left += 1
 
-    def report(self, index: int, error: KafkaError | None, _: Message) -> None:
-        """What became of a message."""
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+        """What became of a message. One without a place was not confirmed, but a later one: librdkafka infers the rest."""
         if error is not None:
             self.fault(index, error)
+        elif message.offset() is None:
+            self.failure = self.failure or f"{self._place}: a message was not confirmed itself: publish again"
         self.settle()
 
     def fault(self, index: int, error: KafkaError) -> None:
