@@ -192,6 +192,7 @@ def test_late_sees_an_inbox_that_forgets() -> None:
         assert late.one_trial(1).violations
 
 
+@pytest.mark.timeout(200)  # two services and their repairs on a busy machine
 @pytest.mark.parametrize("seed", [1, 2], ids=["producer", "consumer"])
 def test_wipe(seed: int) -> None:
     with wipe.hurried():
@@ -199,6 +200,7 @@ def test_wipe(seed: int) -> None:
     assert (found.effective, found.violations) == (True, [])
 
 
+@pytest.mark.timeout(200)
 def test_wipe_on_a_server(postgres: Databases) -> None:
     with wipe.hurried():
         found = wipe.one_trial(4, postgres.make(), 80)
