@@ -7,7 +7,6 @@ its place.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers.postgres import Unavailable, _free_port, _lock, _wait_for_end
+from tests.servers.postgres import Unavailable, _free_port, _wait_for_end
+from tests.servers.sharing import Found, folder_of_run, shared
 
 GIVEN = "HEADWATER_TEST_AWS"
 REGION = "eu-west-1"
@@ -113,42 +113,27 @@ class Endpoint:
         return f"aws://?{urlencode(named)}"
 
 
+def _started() -> Found:
+    server = MotoServer.make()
+    server.start()
+    return {"port": server.port, "pid": server.pid}
+
+
 @contextmanager
 def shared_server(folder: Path) -> Iterator[MotoServer | str]:
     """The server of this test run, or the endpoint that is given: the first worker starts it, the last one stops it."""
     if given := os.environ.get(GIVEN):
         yield given
         return
-    state = folder / "aws.json"
-    with _lock(folder / "aws.lock"):
-        found = json.loads(state.read_text()) if state.exists() else None
-        if found is None:
-            server = MotoServer.make()
-            server.start()
-            found = {"port": server.port, "pid": server.pid, "users": 0}
-        state.write_text(json.dumps(found | {"users": found["users"] + 1}))
-    server = MotoServer(found["port"], found["pid"])
-    try:
-        yield server
-    finally:
-        with _lock(folder / "aws.lock"):
-            found = json.loads(state.read_text())
-            found["users"] -= 1
-            if found["users"]:
-                state.write_text(json.dumps(found))
-            else:
-                state.unlink()
-                server.stop()
+    with shared(folder, "aws", _started, lambda found: MotoServer(**found).stop()) as found:
+        yield MotoServer(**found)
 
 
 @pytest.fixture(scope="session")
 def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer | str]:
     """The server or the given endpoint; the test is skipped where there is none."""
-    folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
     try:
-        with shared_server(folder) as server:
+        with shared_server(folder_of_run(tmp_path_factory)) as server:
             yield server
     except Unavailable as error:
         pytest.skip(str(error))

@@ -7,7 +7,6 @@ Its jars come from Maven Central, once, into a cache folder; it runs in one proc
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shutil
@@ -33,7 +32,8 @@ from confluent_kafka.admin import (
 )
 
 from tests.servers.certificates import Certificates
-from tests.servers.postgres import Unavailable, _free_port, _lock, _runs, _wait_for_end, install_package
+from tests.servers.postgres import Unavailable, _free_port, _runs, _wait_for_end, install_package
+from tests.servers.sharing import Found, folder_of_run, locked, shared
 
 GIVEN = "HEADWATER_TEST_KAFKA"
 VERSION = "4.1.0"
@@ -125,7 +125,7 @@ def install() -> None:
         return
     install_package("maven", lambda: shutil.which("mvn") is not None, GIVEN)
     CACHE.mkdir(parents=True, exist_ok=True)
-    with _lock(CACHE / "lock"):
+    with locked(CACHE / "lock"):
         if not (jars() / ".complete").exists():
             _fetch()
 
@@ -340,43 +340,33 @@ class Brokers:
             self.admin.delete_topics(found)
 
 
+def _started() -> Found:
+    server = KafkaServer.make()
+    server.start()
+    return {"folder": str(server.folder), "ports": asdict(server.ports)}
+
+
+def _at(found: Found) -> KafkaServer:
+    return KafkaServer(Path(found["folder"]), Ports(**found["ports"]))
+
+
 @contextmanager
 def shared_server(folder: Path) -> Iterator[Brokers]:
     """The broker of this test run: the first worker starts it, the last one ends it. Raises Unavailable."""
     if given := os.environ.get(GIVEN):
         yield Brokers(given)
         return
-    state = folder / "kafka.json"
-    with _lock(folder / "kafka.lock"):
-        found = json.loads(state.read_text()) if state.exists() else None
-        if found is None:
-            server = KafkaServer.make()
-            server.start()
-            found = {"folder": str(server.folder), "ports": asdict(server.ports), "users": 0}
-        state.write_text(json.dumps(found | {"users": found["users"] + 1}))
-        server = KafkaServer(Path(found["folder"]), Ports(**found["ports"]))
-    try:
+    with shared(folder, "kafka", _started, lambda found: _at(found).remove()) as found:
+        server = _at(found)
         yield Brokers(server.address, server)
-    finally:
-        with _lock(folder / "kafka.lock"):
-            found = json.loads(state.read_text())
-            found["users"] -= 1
-            if found["users"]:
-                state.write_text(json.dumps(found))
-            else:
-                state.unlink()
-                server.remove()
 
 
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
     """The broker; the test is skipped where there is none."""
-    folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
     try:
         install()
-        with shared_server(folder) as brokers:
+        with shared_server(folder_of_run(tmp_path_factory)) as brokers:
             yield brokers
     except Unavailable as error:
         pytest.skip(str(error))

@@ -6,8 +6,6 @@ server to be used in its place.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import pwd
 import shutil
@@ -26,6 +24,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.servers.sharing import Found, folder_of_run, locked, shared
 
 GIVEN = "HEADWATER_TEST_POSTGRES"
 OLDEST = 13
@@ -80,7 +80,7 @@ def install_package(package: str, there: Callable[[], bool], given: str = GIVEN)
         return
     if os.getuid() or not shutil.which("apt-get"):
         raise Unavailable(f"{package} is not installed: install it, or set {given} to a server's URL")
-    with _lock(Path(tempfile.gettempdir()) / "headwater-apt.lock"), _no_service_starts():
+    with locked(Path(tempfile.gettempdir()) / "headwater-apt.lock"), _no_service_starts():
         if there():
             return
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -105,13 +105,6 @@ def _no_service_starts() -> Iterator[None]:
         yield
     finally:
         policy.unlink()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # --- a server ---
@@ -345,6 +338,16 @@ async def commit_order(database: Any) -> dict[str, int] | None:
     return {mark: place for place, (mark,) in enumerate(await database.query(BY_COMMIT))}
 
 
+def _started() -> Found:
+    server = PostgresServer.make()
+    server.start()
+    return {"folder": str(server.folder), "port": server.port}
+
+
+def _at(found: Found) -> PostgresServer:
+    return PostgresServer(Path(found["folder"]), found["port"])
+
+
 @contextmanager
 def shared_server(folder: Path) -> Iterator[Databases]:
     """The server of this test run: the first worker starts it, the last one stops it. Raises Unavailable."""
@@ -353,37 +356,17 @@ def shared_server(folder: Path) -> Iterator[Databases]:
         yield databases
         databases.drop()
         return
-    state = folder / "postgres.json"
-    with _lock(folder / "postgres.lock"):
-        found = json.loads(state.read_text()) if state.exists() else None
-        if found is None:
-            server = PostgresServer.make()
-            server.start()
-            found = {"folder": str(server.folder), "port": server.port, "users": 0}
-        state.write_text(json.dumps(found | {"users": found["users"] + 1}))
-        server = PostgresServer(Path(found["folder"]), found["port"])
-    try:
+    with shared(folder, "postgres", _started, lambda found: _at(found).remove()) as found:
+        server = _at(found)
         yield Databases(server.url("postgres"), server)
-    finally:
-        with _lock(folder / "postgres.lock"):
-            found = json.loads(state.read_text())
-            found["users"] -= 1
-            if found["users"]:
-                state.write_text(json.dumps(found))
-            else:
-                state.unlink()
-                server.remove()
 
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """The server; the test is skipped where there is none."""
-    folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
     try:
         install()
-        with shared_server(folder) as databases:
+        with shared_server(folder_of_run(tmp_path_factory)) as databases:
             yield databases
     except Unavailable as error:
         pytest.skip(str(error))

@@ -27,7 +27,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers.postgres import Unavailable, _free_port, _lock, _runs, _wait_for_end, install_package
+from tests.servers.postgres import Unavailable, _free_port, _runs, _wait_for_end, install_package
+from tests.servers.sharing import Found, folder_of_run, locked, shared
 
 GIVEN = "HEADWATER_TEST_RABBITMQ"
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -146,9 +147,10 @@ class RabbitmqServer:
         """What an Erlang expression comes to on the node."""
         words = ["erl_call", "-address", f"localhost:{self.ports['node']}", "-c", COOKIE, "-e"]
         environment = os.environ | {"ERL_EPMD_PORT": str(self.ports["epmd"])}
-        done = subprocess.run(
-            words, input=f"{expression}.\n", capture_output=True, text=True, env=environment, check=False
-        )
+        with locked(self.folder / "erl_call.lock"):  # the node takes one such client at a time
+            done = subprocess.run(
+                words, input=f"{expression}.\n", capture_output=True, text=True, env=environment, check=False
+            )
         if done.returncode or not done.stdout.startswith("{ok,"):
             raise RuntimeError(f"{expression}: {done.stdout or done.stderr}")
         return done.stdout.removeprefix("{ok,").rstrip().removesuffix("}").strip()
@@ -294,32 +296,24 @@ class Vhosts:
         return Vhosts(self._rule, self.server)
 
 
+def _started() -> Found:
+    server = RabbitmqServer.make()
+    server.start()
+    return {"folder": str(server.folder), "ports": server.ports}
+
+
+def _at(found: Found) -> RabbitmqServer:
+    return RabbitmqServer(Path(found["folder"]), found["ports"])
+
+
 @contextmanager
 def shared_server(folder: Path) -> Iterator[Vhosts]:
     """The server of this test run: the first worker starts it, the last one stops it. Raises Unavailable."""
     if given := os.environ.get(GIVEN):
         yield Vhosts(ByManagement(given))
         return
-    state = folder / "rabbitmq.json"
-    with _lock(folder / "rabbitmq.lock"):
-        found = json.loads(state.read_text()) if state.exists() else None
-        if found is None:
-            server = RabbitmqServer.make()
-            server.start()
-            found = {"folder": str(server.folder), "ports": server.ports, "users": 0}
-        state.write_text(json.dumps(found | {"users": found["users"] + 1}))
-        server = RabbitmqServer(Path(found["folder"]), found["ports"])
-    try:
-        yield Vhosts.of(server)
-    finally:
-        with _lock(folder / "rabbitmq.lock"):
-            found = json.loads(state.read_text())
-            found["users"] -= 1
-            if found["users"]:
-                state.write_text(json.dumps(found))
-            else:
-                state.unlink()
-                server.remove()
+    with shared(folder, "rabbitmq", _started, lambda found: _at(found).remove()) as found:
+        yield Vhosts.of(_at(found))
 
 
 @contextmanager
@@ -336,12 +330,9 @@ def own_server(make: Callable[[], RabbitmqServer] = RabbitmqServer.make) -> Iter
 @pytest.fixture(scope="session")
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vhosts]:
     """The server; the test is skipped where there is none."""
-    folder = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent
     try:
         install()
-        with shared_server(folder) as vhosts:
+        with shared_server(folder_of_run(tmp_path_factory)) as vhosts:
             yield vhosts
     except Unavailable as error:
         pytest.skip(str(error))
