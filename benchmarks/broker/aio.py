@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
-from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from headwater.adapters.kafka.binding import headers_of
-from headwater.channel import Publication
-
-from .client import Handle, Send
-from .server import Place
-from .typed import Line
+from .faststream_kafka import FastStreamKafka
 
 
-class FastStreamAio:
+class FastStreamAio(FastStreamKafka):
     """A handler for each message, or for `batches` of so many; acknowledged as `policy` says."""
 
-    batches = False
-
-    def __init__(self, policy: AckPolicy = AckPolicy.NACK_ON_ERROR, batch: int = 0) -> None:
-        self._settings: dict[str, Any] = {"ack_policy": policy, "auto_offset_reset": "earliest"}
-        if batch:
-            self._settings |= {"batch": True, "max_records": batch}
-        self._batch = bool(batch)
-
-    def prepared(self, place: Place, publication: Publication) -> dict[str, Any]:
-        return {
-            "message": publication.body,
-            "topic": place.topic,
-            "key": publication.key.encode(),
-            "headers": {name: (value or b"").decode() for name, value in headers_of(publication)},  # type: ignore[union-attr]
-        }
-
-    @asynccontextmanager
-    async def publishing(self, place: Place) -> AsyncIterator[Send]:
-        async with KafkaBroker(place.address, acks="all", enable_idempotence=True, logger=None) as broker:
-
-            async def send(prepared: dict[str, Any]) -> None:
-                await broker.publish(**prepared)
-
-            yield send
-
-    @asynccontextmanager
-    async def consuming(self, place: Place, handle: Handle) -> AsyncIterator[None]:
-        broker = KafkaBroker(place.address, logger=None)
-        subscriber = broker.subscriber(place.source, group_id=place.group_id, **self._settings)
-
-        async def take(event: Line) -> None:
-            handle(event)
-
-        async def take_many(events: list[Line]) -> None:
-            for one in events:
-                handle(one)
-
-        subscriber(take_many if self._batch else take)
-        async with broker:
-            await broker.start()
-            yield
+    broker = KafkaBroker

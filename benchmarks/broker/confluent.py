@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
-from faststream import AckPolicy
 from faststream.confluent import KafkaBroker, KafkaMessage
 
 from headwater.adapters.kafka.binding import headers_of
 from headwater.channel import Publication
 
 from .client import BATCH, Handle, Send, decode, ended
+from .faststream_kafka import FastStreamKafka
 from .server import Place
 from .typed import Line, Store, StoreMany
 
@@ -149,53 +149,13 @@ def _next(consumer: Consumer, most: int) -> list[Message]:
     return found
 
 
-class FastStreamConfluent:
+class FastStreamConfluent(FastStreamKafka):
     """FastStream on confluent-kafka: a handler for each message, or for `batches` of so many; acknowledged as `policy` says.
 
     Its default acknowledges before the handler has run. Of what its documentation offers, NACK_ON_ERROR loses nothing.
     """
 
-    batches = False
-
-    def __init__(self, policy: AckPolicy = AckPolicy.NACK_ON_ERROR, batch: int = 0) -> None:
-        self._settings: dict[str, Any] = {"ack_policy": policy, "auto_offset_reset": "earliest"}
-        if batch:
-            self._settings |= {"batch": True, "max_records": batch}
-        self._batch = bool(batch)
-
-    def prepared(self, place: Place, publication: Publication) -> dict[str, Any]:
-        return {
-            "message": publication.body,
-            "topic": place.topic,
-            "key": publication.key.encode(),
-            "headers": {name: (value or b"").decode() for name, value in headers_of(publication)},  # type: ignore[union-attr]
-        }
-
-    @asynccontextmanager
-    async def publishing(self, place: Place) -> AsyncIterator[Send]:
-        async with KafkaBroker(place.address, acks="all", enable_idempotence=True, logger=None) as broker:
-
-            async def send(prepared: dict[str, Any]) -> None:
-                await broker.publish(**prepared)
-
-            yield send
-
-    @asynccontextmanager
-    async def consuming(self, place: Place, handle: Handle) -> AsyncIterator[None]:
-        broker = KafkaBroker(place.address, logger=None)
-        subscriber = broker.subscriber(place.source, group_id=place.group_id, **self._settings)
-
-        async def take(event: Line) -> None:
-            handle(event)
-
-        async def take_many(events: list[Line]) -> None:
-            for one in events:
-                handle(one)
-
-        subscriber(take_many if self._batch else take)
-        async with broker:
-            await broker.start()
-            yield
+    broker = KafkaBroker
 
     @asynccontextmanager
     async def storing(self, place: Place, store: Store) -> AsyncIterator[None]:
