@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from headwater.adapters.kafka import KafkaChannel
-from headwater.channel import Route
-from headwater.clock import SystemClock
+from tests.fault import stream
+from tests.fault.stream import CLOCK, ROUTE
 
-CLOCK = SystemClock()
-ROUTE = Route("orders", ("g",))
+__all__ = ["CLOCK", "ROUTE", "opened"]
 
 
-@asynccontextmanager
-async def opened(url: str, *, made: bool = True) -> AsyncIterator[KafkaChannel]:
-    """An open channel, with its topic `orders`."""
-    channel = KafkaChannel(url, CLOCK)
-    await channel.open()
-    try:
-        if made:
-            await channel.establish([ROUTE])
-        yield channel
-    finally:
-        await channel.close()
+def opened(url: str, *, made: bool = True) -> AbstractAsyncContextManager[KafkaChannel]:
+    """An open channel there."""
+    return stream.opened(KafkaChannel(url, CLOCK), made=made)

@@ -5,14 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from headwater.channel import Channel, Delivery, Publication, Subscription
+from headwater.channel import Channel, Delivery, Publication, Route, Subscription
+from headwater.clock import SystemClock
 from headwater.errors import ChannelError
 
 KEYS = 11
 SOON = 0.05
 PATIENCE = 30.0
+CLOCK = SystemClock()
+ROUTE = Route("orders", ("g",))
+
+Some = TypeVar("Some", bound=Channel)
+
+
+@asynccontextmanager
+async def opened(channel: Some, *, made: bool = True) -> AsyncIterator[Some]:
+    """A channel, open, on which `orders` and its group `g` stand."""
+    await channel.open()
+    try:
+        if made:
+            await channel.establish([ROUTE])
+        yield channel
+    finally:
+        await channel.close()
 
 
 def publications(numbers: Iterable[int], size: int = 0) -> list[Publication]:

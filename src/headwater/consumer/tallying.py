@@ -1,4 +1,4 @@
-"""What producers say they have published, checked against the marks of one consumer. A pure step. ADR 0012."""
+"""What producers say they have published, checked against the marks of one consumer: looked up, then judged. ADR 0012."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ class Server:
         except ConfigurationError:
             await connection.close()
             raise
+        connection.keeps = not self.place.pooled
         return connection
 
     def connect_now(self) -> Blocking:
@@ -82,8 +83,6 @@ class Server:
             )
         connection.prepare_threshold = None if self.place.pooled else 0
         connection.prepared_max = PREPARED
-        if isinstance(connection, Connection):
-            connection.keeps = not self.place.pooled
         set_json_loads(msgspec.json.decode, connection)
 
 
