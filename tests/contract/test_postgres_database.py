@@ -24,10 +24,11 @@ from headwater.cli import main
 from headwater.clock import SystemClock
 from headwater.database import Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch
-from headwater.inbox import Mark
+from headwater.inbox import Mark, Reason, Release
 from headwater.message import JSON, Draft, Metadata, encode_metadata
 from headwater.store import ANY, Append, CommandKey, Committed
 from headwater.table import Column, Table, Upsert
+from headwater.testing.contracts.database.values import A, committing, held
 from headwater.timer import SagaState, Timer
 from tests.servers.postgres import WITH_PASSWORD, Databases, run
 
@@ -490,6 +491,32 @@ def test_a_log_that_was_dumped_and_restored_elsewhere_is_read_whole(postgres: Da
             assert await found.read(0, 100) == log
             (answer,) = await found.commit([appending()])
             assert answer == Committed(51, 51)
+
+    asyncio.run(main())
+
+
+# --- races ---
+
+
+RETRIED = WriteSet(releases=[Release("mail", A, 1)])
+ARRIVED = WriteSet(holds=[held(A, 2, Reason.BEHIND)])
+
+
+@pytest.mark.parametrize(("first", "second"), [(RETRIED, ARRIVED), (ARRIVED, RETRIED)])
+def test_what_comes_behind_a_held_message_while_that_is_retried_elsewhere_is_held_by_its_key(
+    first: WriteSet, second: WriteSet, postgres: Databases
+) -> None:
+    async def main() -> None:
+        url = postgres.make()
+        async with opened(url) as retrying, opened(url) as feeding:
+            await committing(retrying, WriteSet(holds=[held(A, 1, Reason.RETRY, due=1)]))
+            async with retrying.transaction() as transaction:
+                transaction.write([first])
+                meanwhile = asyncio.create_task(committing(feeding, second))
+                await asyncio.sleep(0.2)
+            await meanwhile
+            assert await feeding.held_keys("mail", [A]) == {A}
+            assert [row.message.version for row in await feeding.held_due("mail", CLOCK.now(), 10)] == [2]
 
     asyncio.run(main())
 

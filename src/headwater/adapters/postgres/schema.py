@@ -110,7 +110,9 @@ CREATE TABLE headwater.held_totals (
 );
 
 CREATE FUNCTION headwater.held_in() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
+BEGIN  -- the totals first: who changes what a consumer holds waits there for who did before, and sees what is left
+    INSERT INTO headwater.held_totals AS t VALUES (new.consumer, 1, octet_length(new.data))
+        ON CONFLICT (consumer) DO UPDATE SET messages = t.messages + 1, bytes = t.bytes + excluded.bytes;
     IF NOT EXISTS (
         SELECT FROM headwater.held
         WHERE consumer = new.consumer AND key = new.key AND first AND (stream, version) < (new.stream, new.version)
@@ -119,22 +121,20 @@ BEGIN
         UPDATE headwater.held SET first = true
         WHERE consumer = new.consumer AND stream = new.stream AND version = new.version;
     END IF;
-    INSERT INTO headwater.held_totals AS t VALUES (new.consumer, 1, octet_length(new.data))
-        ON CONFLICT (consumer) DO UPDATE SET messages = t.messages + 1, bytes = t.bytes + excluded.bytes;
     RETURN NULL;
 END $$;
 CREATE TRIGGER held_in AFTER INSERT ON headwater.held FOR EACH ROW EXECUTE FUNCTION headwater.held_in();
 
 CREATE FUNCTION headwater.held_out() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    UPDATE headwater.held_totals SET messages = messages - 1, bytes = bytes - octet_length(old.data)
+        WHERE consumer = old.consumer;
     IF old.first THEN
         UPDATE headwater.held SET first = true WHERE (consumer, stream, version) = (
             SELECT h.consumer, h.stream, h.version FROM headwater.held h
             WHERE h.consumer = old.consumer AND h.key = old.key ORDER BY h.stream, h.version LIMIT 1
         );
     END IF;
-    UPDATE headwater.held_totals SET messages = messages - 1, bytes = bytes - octet_length(old.data)
-        WHERE consumer = old.consumer;
     RETURN NULL;
 END $$;
 CREATE TRIGGER held_out AFTER DELETE ON headwater.held FOR EACH ROW EXECUTE FUNCTION headwater.held_out();
