@@ -13,15 +13,21 @@ from headwater import App
 from headwater.adapters.postgres import PostgresDatabase
 from headwater.checkpoint import Checkpoint
 from headwater.clock import SystemClock
-from headwater.database import Database, WriteSet, stands
+from headwater.database import Collision, Database, WriteSet, stands
 from headwater.message import JSON, Draft
 from headwater.projection.rebuild import rebuild
 from headwater.store import ANY, Append
+from headwater.table import Column, Table, Upsert, turn_of
 from tests.fault.rigs.pair import Copy, Entry
 from tests.servers.postgres import Databases, run
 
 CLOCK = SystemClock()
 READER = "desk.copy"
+TABLE = Table("copy", [Column("key", "text"), Column("count", "integer"), Column("total", "integer")])
+BUILT = msgspec.structs.replace(TABLE, name="copy__new")
+FIRST = WriteSet(
+    checkpoints=[Checkpoint(READER, 1, 0), Checkpoint(turn_of(READER), 0, 0)], upserts=[Upsert(TABLE, [("k", 1, 1)])]
+)
 BURN = "SELECT nextval('headwater.positions') FROM generate_series(1, 8)"
 OPEN = """
 INSERT INTO headwater.events (version, time, id, type_version, codec, kind, type, stream, data, meta)
@@ -100,5 +106,36 @@ def test_what_this_process_is_not_sure_of_yet_is_waited_for(postgres: Databases)
                 assert not rebuilding.done()
                 slow.rollback()
                 assert await rebuilding == [("k", 1, 1)]
+
+    asyncio.run(main())
+
+
+def test_the_first_batch_of_the_live_reader_is_not_lost_to_a_swap_beside_it(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as reading, opened(url) as rebuilding:
+            await reading.create_table(TABLE)
+            await reading.create_table(BUILT)
+            async with reading.transaction() as transaction:
+                transaction.write([FIRST])
+                swapping = asyncio.create_task(rebuilding.swap_table(BUILT, TABLE, READER, "built", 0))
+                await asyncio.sleep(0.2)
+            assert await swapping is False
+            assert await reading.find(TABLE, {}, 10) == [("k", 1, 1)]
+
+    asyncio.run(main())
+
+
+def test_a_swap_fells_the_first_batch_of_a_live_reader_that_comes_after_it(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as reading, opened(url) as rebuilding:
+            await reading.create_table(TABLE)
+            await reading.create_table(BUILT)
+            assert await rebuilding.swap_table(BUILT, TABLE, READER, "built", 0)
+            [answer] = await reading.commit([FIRST])
+            assert isinstance(answer, Collision)
 
     asyncio.run(main())

@@ -68,12 +68,12 @@ class _Building:
         self.types = types_of(projection, schema)
 
     async def begin(self) -> None:
-        """Make the table anew."""
-        await self.database.drop_table(self.projection.table)
-        await self.database.create_table(self.projection.table)
+        """Make the table anew; what an earlier rebuild still has under way falls, before it could write into this one."""
         earlier = await self.database.checkpoint(self.reader)
         if earlier:
             await self._move(0, earlier, [])
+        await self.database.drop_table(self.projection.table)
+        await self.database.create_table(self.projection.table)
 
     async def fold_up_to(self, end: int, progress: Callable[[int, int], None]) -> None:
         """Fold what is not folded yet; less where this process is not sure yet of the log up to there."""

@@ -43,6 +43,8 @@ PROCESSES: Final = 2**31 - 2
 LOCK_TABLES: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", TABLES)
 LOCK_LOG: Final = Statement("SELECT pg_advisory_xact_lock(%s, %s)", FENCE)
 """All who append have ended, and the next wait: the log ends where it ends."""
+BEGINNING: Final = "INSERT INTO headwater.checkpoints VALUES (%s, 0) ON CONFLICT DO NOTHING"
+"""There is a row to lock, also of a reader that has not read yet: its first batch would pass by."""
 CHECKPOINT: Final = "SELECT position FROM headwater.checkpoints WHERE name = %s FOR UPDATE"
 FORGET_CHECKPOINT: Final = "DELETE FROM headwater.checkpoints WHERE name = %s"
 NEXT_TURN: Final = """
@@ -228,7 +230,7 @@ def _registering(consumers: Sequence[Consuming]) -> Plan[None]:
 
 
 def _swapping(built: Table, live: Table, reader: str, built_reader: str, expect: int) -> Plan[bool]:
-    yield [LOCK_TABLES] if reader else [LOCK_TABLES, LOCK_LOG]
+    yield [LOCK_TABLES, Statement(BEGINNING, (reader,)) if reader else LOCK_LOG]
     at = yield [
         Statement(CHECKPOINT, (reader,)) if reader else Statement(POSITION),
         Statement(CHECKPOINT, (built_reader,)),
