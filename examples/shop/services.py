@@ -78,14 +78,16 @@ class Services:
 
     def hold(self, service: str) -> None:
         """Stop one gently, and leave it down until it is started."""
-        self._end(self._running.pop(service))
+        process = self._running.pop(service)
+        process.terminate()
+        _wait(process)
 
     def stop_all(self) -> None:
         """Stop all gently, for good."""
         for process in self._running.values():
             process.terminate()
         for process in self._running.values():
-            self._end(process)
+            _wait(process)
         self._running = {}
         self.folder.pids.unlink(missing_ok=True)
 
@@ -135,14 +137,6 @@ class Services:
         found["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), found.get("PYTHONPATH"))))
         return found
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
-        try:
-            process.wait(GENTLY)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
     def _end_leftovers(self) -> None:
         try:
             recorded: dict[str, int] = json.loads(self.folder.pids.read_text())
@@ -152,6 +146,15 @@ class Services:
             while _is_ours(pid, self.folder.path):
                 os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Until a process that was told to end has ended; not for ever."""
+    try:
+        process.wait(GENTLY)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def complaint(line: str, since: float) -> str:

@@ -318,14 +318,14 @@ async def test_a_log_batch_that_another_process_has_taken_is_not_run_again_and_a
         wiring = await twin.app.connect(database, channel)
         wired = await wiring.flows("other", lambda _: lambda: None)
         stale = next(one.flow for one in wired if one.name == "mail.noted/log")
-        assert await stale.step() is False
+        assert not await stale.step()
         await world.channel.publish([publication("shop.Counter/a", 1, "shop.Bumped", Bumped("a", 1))])
         await world.settle()
         assert calls == ["one"]
         with pytest.raises(Conflict, match="another process"):
             await stale.step()
         assert calls == ["one", "two"], "once, and not fifty times"
-        assert await stale.step() is False
+        assert not await stale.step()
         await wiring.leave()
         await twin.app.stop()
 

@@ -23,10 +23,12 @@ from headwater import (
 )
 from headwater.adapters.memory import MemoryChannel, MemoryDatabase
 from headwater.app import Runner
+from headwater.app.wiring import Wired
 from headwater.clock import SystemClock
 from headwater.consumer.feed import RUNNING
 from headwater.relay import Relay
 from headwater.scheduler import Scheduler
+from headwater.testing.clock import VirtualClock
 from tests.flow.rig import played, publication
 from tests.flow.shop import Bump, Bumped, Counter, Noted, Tally, shop
 
@@ -574,3 +576,52 @@ async def test_parts_that_cannot_run_apart_are_refused(place, parts, said):
     with pytest.raises(ConfigurationError, match=said):
         await app.start(**parts)
     await app.stop()
+
+
+class Work:
+    """A flow that always has so many messages to do, and takes a while; it notes when it began."""
+
+    def __init__(self, clock: VirtualClock, done: int, takes: float) -> None:
+        self.clock = clock
+        self.done = done
+        self.takes = takes
+        self.begun: list[float] = []
+
+    async def begin(self) -> None:
+        raise AssertionError("it needs no lease")
+
+    async def step(self) -> int:
+        self.begun.append(self.clock.monotonic())
+        await self.clock.sleep(self.takes)
+        return self.done
+
+    async def wait(self, timeout: float) -> None:
+        raise AssertionError("there is always something to do")
+
+    async def end(self) -> None:
+        self.begun.append(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("patient", "done", "takes", "every"),
+    [
+        (True, 3, 0.002, 0.006),
+        (True, 3, 0.02, 0.03),
+        (True, 500, 0.002, 0.002),
+        (False, 3, 0.002, 0.002),
+    ],
+    ids=["it rests twice as long", "at most 10 ms", "it is behind", "somebody waits for it"],
+)
+@played
+async def test_a_patient_flow_rests_after_a_small_step(patient, done, takes, every):
+    clock = VirtualClock()
+    app = shop(store="memory://", channel="memory://", clock=clock)
+    async with app.client():
+        runner, work = Runner(app.wiring), Work(clock, done, takes)
+        runner._run([Wired("work", work, "", patient)])
+        await clock.run_for(0.3)
+        runner._stopping.set()
+        await clock.run_for(0.1)
+        *begun, ended = work.begun
+        assert ended == -1.0
+        assert {round(after - before, 6) for before, after in itertools.pairwise(begun)} == {every}

@@ -20,6 +20,9 @@ IDLE = 0.25
 FOLLOW = 0.5
 BACKOFF = 5.0
 GRACE = 10.0
+SMALL = 64
+REST = 2
+LONGEST = 0.01
 TOLD = 10
 """A channel that stays away is told of at every so many tries."""
 
@@ -121,10 +124,15 @@ class Runner:
                 if not await self._may_run(wired):
                     await self._pause(FOLLOW)
                     continue
-                worked = await wired.flow.step()
+                begun = self.clock.monotonic()
+                done = await wired.flow.step()
                 failures = 0
-                if not worked and not self._stopping.is_set():
+                if self._stopping.is_set():
+                    break
+                if not done:
                     await wired.flow.wait(IDLE)
+                elif wired.patient and done < SMALL:
+                    await self.clock.sleep(min(LONGEST, REST * (self.clock.monotonic() - begun)))
             except Exception as error:  # noqa: BLE001 - a flow goes on: what fails now may pass
                 failures += 1
                 self._report(wired, error, failures)

@@ -52,8 +52,8 @@ class Flow(Protocol):
         """Its lease was taken: another member may have run it since, so forget what was assumed."""
         ...
 
-    async def step(self) -> bool:
-        """Do one piece of work; whether there was any."""
+    async def step(self) -> int:
+        """Do one piece of work; how many messages it had, 0 where there was nothing to do."""
         ...
 
     async def wait(self, timeout: float) -> None:
@@ -66,11 +66,15 @@ class Flow(Protocol):
 
 
 class Wired(Struct, frozen=True):
-    """A flow, and the lease that it needs (empty: none, several processes may run it)."""
+    """A flow, and the lease that it needs (empty: none, several processes may run it).
+
+    A patient one rests after a small piece of work, so that what comes meanwhile is done at once; nobody waits for its end.
+    """
 
     name: str
     flow: Flow
     lease: str
+    patient: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -164,7 +168,7 @@ class Wiring:
     async def _joined(self, member: str, fence_of: FenceOf) -> list[Wired]:
         topics = sorted(published(self.declared))
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"), topics)
-        wired = [Wired("relay", relay, "relay")]
+        wired = [Wired("relay", relay, "relay", patient=True)]
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
@@ -195,7 +199,7 @@ class Wiring:
         consumer, size = plan.consumer, self.options.batch
         source = LogSource(self.database, self.log, self.clock, consumer.name, consumer.worker.wants)
         feed = Feed(f"{consumer.name}/log", source, [consumer], self.database, self.clock, fence=fence, size=size)
-        return Wired(feed.name, feed, consumer.name)
+        return Wired(feed.name, feed, consumer.name, patient=not isinstance(consumer.worker, ProjectionWorker))
 
     async def _channel_feed(self, plans: Sequence[Plan], member: str) -> Wired:
         topics = sorted({topic for plan in plans for topic in plan.topics})
@@ -204,7 +208,7 @@ class Wiring:
         source = ChannelSource(subscription, f"{self.service}.channel", self.clock, self.declared.listened)
         consumers, size = [plan.consumer for plan in plans], self.options.batch
         feed = Feed(f"{source.name}/{member}", source, consumers, self.database, self.clock, size=size)
-        return Wired(source.name, feed, "")
+        return Wired(source.name, feed, "", patient=True)
 
     def _workers(self) -> list[tuple[str, Worker, Retry | None]]:
         found: list[tuple[str, Worker, Retry | None]] = []

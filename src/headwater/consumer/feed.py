@@ -77,16 +77,16 @@ class Feed:
         if self._begun and self._noted != ():
             await self._note(())
 
-    async def step(self) -> bool:
-        """Run one batch; whether there was any."""
+    async def step(self) -> int:
+        """Run one batch; how many messages it had, at least 1 where there was one."""
         if not self._begun:
             await self.begin()
         if await self._blocked():
-            return False
+            return 0
         batch = self._next or await self._fetch()
         self._next = None
         if batch is None:
-            return False
+            return 0
         try:
             await self._run(batch)
         except Fallen:
@@ -95,7 +95,7 @@ class Feed:
         except BaseException:
             await self._forget()
             raise
-        return True
+        return max(1, len(batch.messages))
 
     async def wait(self, timeout: float) -> None:
         """Until there may be something to do."""
@@ -142,7 +142,8 @@ class Feed:
         else:
             if batch.messages and self._noted != self._running:
                 await self._note(self._running)
-            self._next = await self._fetch()
+            if len(batch.messages) >= FEW:
+                self._next = await self._fetch()
             await self._take(batch, None)
         fault.point("feed.settled")
         await self.source.acknowledge(batch)

@@ -67,20 +67,20 @@ class Relay:
         if self._position is not None:
             await self._tell(all_news=True)
 
-    async def step(self) -> bool:
-        """Publish the next messages of the log, and a tally where one is due; whether there were any."""
+    async def step(self) -> int:
+        """Publish what leaves of the next messages of the log, and a tally where one is due; how many were looked at."""
         if self._position is None:
             await self._find_place()
         worked = await self._redrive() if self._holding else False
         recorded = await self.log.read(self._position or 0, BATCH)
         try:
             if not recorded:
-                return await self._tell() or worked
+                return int(await self._tell() or worked)
             await self._relay(recorded)
         except BaseException:
             self._position = None
             raise
-        return True
+        return len(recorded)
 
     async def wait(self, timeout: float) -> None:
         """Until the log grows."""
