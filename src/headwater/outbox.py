@@ -11,16 +11,20 @@ The stream says where a message goes, so each stream feeds one topic and `previo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from headwater.clock import Clock
-from headwater.errors import DeclarationError
+from headwater.errors import DeclarationError, SchemaError
 from headwater.message import JSON, Draft, Kind, Recorded, stream_category, stream_of
-from headwater.schema import MessageType, Schema
+from headwater.schema import MAX_BYTES, MessageType, Schema
 from headwater.store import ANY, Append
+
+ATTRIBUTES: Final = 1024
+"""Bytes of a message on a channel besides its data, about."""
 
 
 def service_of(stream: str) -> str:
@@ -80,12 +84,18 @@ class CancelTimer(Struct, frozen=True):
 
 
 class Outbox:
-    """Makes drafts of outgoing messages: a time, an id and encoded data for each."""
+    """Makes drafts of outgoing messages: a time, an id and encoded data for each.
 
-    def __init__(self, schema: Schema, clock: Clock, service: str) -> None:
+    `most` says how many bytes a message on the channel has at most; what leaves and is larger raises SchemaError.
+    """
+
+    def __init__(
+        self, schema: Schema, clock: Clock, service: str, most: Callable[[], int] = lambda: 2 * MAX_BYTES
+    ) -> None:
         self.schema = schema
         self.clock = clock
         self.service = service
+        self.most = most
 
     def draft(self, payload: Any, meta: bytes, kind: Kind | None = None) -> Draft:
         """The draft of a payload with encoded metadata."""
@@ -96,12 +106,24 @@ class Outbox:
         """The draft of a payload whose type is known."""
         clock = self.clock
         tags = found.tags_of(payload) if found.tags and kind == "event" else ()
-        return Draft(
-            kind, clock.new_id(), found.name, found.version, JSON, clock.now(), found.to_bytes(payload), meta, tags
-        )
+        data = found.to_bytes(payload)
+        if kind != "timer" and (kind != "command" or found.service != self.service):
+            self._check_size(found.name, data)
+        return Draft(kind, clock.new_id(), found.name, found.version, JSON, clock.now(), data, meta, tags)
 
-    def encoded(self, name: str, version: int, data: bytes, meta: bytes) -> Draft:
+    def _check_size(self, name: str, data: bytes) -> None:
+        """Refuse what the channel would not take, while whoever wants it can hear of it."""
+        most = self.most()
+        if len(data) > max(most - ATTRIBUTES, most // 2):
+            raise SchemaError(
+                f"{name}: {len(data):,} bytes is more than the channel takes, which is {most:,} with a message's attributes; "
+                "store the large part elsewhere and refer to it"
+            )
+
+    def encoded(self, name: str, version: int, data: bytes, meta: bytes, *, leaves: bool = True) -> Draft:
         """The draft of a command that is encoded already."""
+        if leaves:
+            self._check_size(name, data)
         return Draft("command", self.clock.new_id(), name, version, JSON, self.clock.now(), data, meta)
 
     def stream_for(self, payload: Any, consumer: str, key: str, tenant: str = "") -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from headwater import After, App, ChannelError, DatabaseError, Event
+from headwater import After, App, ChannelError, DatabaseError, Event, Retry, SchemaError
 from headwater.channel import ChannelCapabilities
 from headwater.database import WriteSet
 from headwater.inbox import Reason, Release
@@ -54,6 +55,9 @@ class Faulty:
 
 
 def limit(world: Harness, size: int) -> None:
+    """Have the channel take less than it did when what is published next was committed."""
+    for app in world.apps:
+        app.wiring.outbox.most = lambda: 10**9
     world.channel.capabilities = ChannelCapabilities(delay=True, producer_position=True, durable=False, max_bytes=size)
 
 
@@ -379,3 +383,64 @@ async def test_a_long_run_of_messages_that_stay_moves_its_place_on(monkeypatch):
         await world.settle()
         assert await world.databases["shop"].head() == 31
         assert await world.channel.producer_position("shop") == 31
+
+
+# --- a message larger than the channel takes is refused where it is wanted ---
+
+
+def narrow(world: Harness, size: int = 4000) -> None:
+    world.channel.capabilities = msgspec.structs.replace(world.channel.capabilities, max_bytes=size)
+
+
+@played
+async def test_a_command_whose_event_the_channel_would_not_take_is_refused_and_nothing_is_written():
+    producer, taker = shop(), Taker(model=False)
+    async with Harness(producer, taker.app) as world:
+        narrow(world)
+        await bump(producer, "a")
+        with pytest.raises(
+            SchemaError, match=r"shop\.Bumped: 3,9\d\d bytes is more than the channel takes, which is 4,000"
+        ):
+            await bump(producer, "a", say="x" * 3900)
+        await bump(producer, "a", say="x" * 2000)
+        await world.settle()
+        assert taker.calls == [("a", 1), ("a", 2)]
+        assert await world.held(producer) == []
+
+
+@played
+async def test_a_handler_whose_message_the_channel_would_not_take_has_failed():
+    producer, app = shop(), App("mail", retry=Retry(attempts=1))
+
+    @app.on(Bumped, name="note")
+    async def note(event: Bumped) -> Noted:
+        return Noted("x" * 3900 if event.n == 2 else event.key, event.n)
+
+    async with Harness(producer, app) as world:
+        narrow(world)
+        await bump(producer, *"aab")
+        await world.settle()
+        [dead] = await world.held(app, Reason.DEAD)
+        assert (dead.consumer, dead.message.version) == ("mail.note", 2)
+        assert "store the large part elsewhere" in dead.cause
+        assert [one.n for one in await payloads(world, app, Noted)] == [1, 1]
+
+
+@played
+async def test_what_stays_in_the_service_may_be_larger_than_the_channel_takes():
+    producer, app = shop(), App("mail")
+    seen: list[str] = []
+
+    @app.on(Bumped, Own, name="note")
+    async def note(event: Bumped | Own) -> After | None:
+        if isinstance(event, Own):
+            seen.append(event.key)
+            return None
+        return After(Own("x" * 3900), seconds=1)
+
+    async with Harness(producer, app) as world:
+        narrow(world)
+        await bump(producer, "a")
+        await world.settle()
+        await world.advance(seconds=1)
+        assert seen == ["x" * 3900]

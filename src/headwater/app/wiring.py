@@ -108,7 +108,7 @@ class Wiring:
         self.options = options
         self.service = declared.service
         self.log = Tail(database)
-        self.outbox = Outbox(declared.schema, clock, declared.service)
+        self.outbox = Outbox(declared.schema, clock, declared.service, lambda: channel.capabilities.max_bytes)
         self.deciding = self._deciding()
         self.handling = self.deciding.handling
         self.inline = [one for one in declared.projections.values() if one.model.__inline__]

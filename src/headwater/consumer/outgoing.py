@@ -72,7 +72,8 @@ class Outgoing:
             elif isinstance(result, CancelTimer):
                 timers.append(Cancel(self.consumer, instance_of(key, tenant), self._timer_name(result.timer)))
             elif isinstance(result, Encoded):
-                draft = self.outbox.encoded(result.type, result.version, result.data, meta)
+                leaves = result.service != self.outbox.service
+                draft = self.outbox.encoded(result.type, result.version, result.data, meta, leaves=leaves)
                 drafts.append((stream_of(f"{self.consumer}>{result.service}", key, tenant), draft))
             else:
                 stream = self.outbox.stream_for(result, self.consumer, key, tenant)
