@@ -140,7 +140,9 @@ class Desk:
             with suppress(Stale):
                 row: Any = await self.app.get(projection.model, command.account, after=answer, timeout=0.2)
                 if row is None or row.count < answer.version:
-                    self.acknowledged.note("!", f"{command.account} at {answer} was read as {row} in {projection.table.name}")
+                    self.acknowledged.note(
+                        "!", f"{command.account} at {answer} was read as {row} in {projection.table.name}"
+                    )
 
     # --- what a person does ---
 
