@@ -25,6 +25,8 @@ from headwater.store import ANY, Append
 
 ATTRIBUTES: Final = 1024
 """Bytes of a message on a channel besides its data, about."""
+SMALL: Final = 500
+"""Bytes of data that every channel takes."""
 
 
 def service_of(stream: str) -> str:
@@ -107,7 +109,7 @@ class Outbox:
         clock = self.clock
         tags = found.tags_of(payload) if found.tags and kind == "event" else ()
         data = found.to_bytes(payload)
-        if kind != "timer" and (kind != "command" or found.service != self.service):
+        if len(data) > SMALL and kind != "timer" and (kind != "command" or found.service != self.service):
             self._check_size(found.name, data)
         return Draft(kind, clock.new_id(), found.name, found.version, JSON, clock.now(), data, meta, tags)
 
