@@ -18,6 +18,7 @@ from tests.fault.plants import (
     reading,
     receiving,
     relaying,
+    serving,
     skipping,
     storing,
     telling,
@@ -40,6 +41,7 @@ THEMES = (
     skipping,
     telling,
     receiving,
+    serving,
 )
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
