@@ -1,7 +1,8 @@
 """Every signal that Headwater gives: one JSON line with names and ids, never a payload.
 
-Signals: app.started · app.stopped · flow.failed · lease.lost · relay.refused ·
-consumer.held · consumer.paused · consumer.gap · consumer.missing · consumer.crashed · database.opened · database.clock.
+Signals: app.started · app.stopped · worker.started · worker.ended · flow.failed · lease.lost · channel.away · channel.joined ·
+channel.unsafe · relay.refused · consumer.held · consumer.paused · consumer.gap · consumer.missing · consumer.crashed ·
+database.opened · database.clock · kafka.client · kafka.began_anew.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TextIO
 import msgspec
 
 logger = logging.getLogger("headwater")
+logger.addHandler(logging.NullHandler())  # a process that asks for no log gets none: logging would print bare names
 
 
 def signal(name: str, level: int = logging.INFO, **fields: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import sys
 import time
@@ -150,7 +149,6 @@ def names() -> list[str]:
 
 def main(wanted: Sequence[str], *, as_json: bool, keep: bool, store: str = "") -> int:
     """Prove plants and tell what caught them; 1 if one survives. `keep` puts the figures on the scorecard."""
-    logging.getLogger("headwater").addHandler(logging.NullHandler())
     out = sys.stderr if as_json else sys.stdout
     with serving(store) if store else nullcontext():
         findings = prove(wanted, partial(print, file=out, flush=True), on_server=bool(store))
