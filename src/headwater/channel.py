@@ -16,6 +16,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     `history`: a topic is a log, in which a message keeps its position, and a group that is new to it may start at its
     beginning; without, it is a queue, and the group gets what is published from then on.
     `ahead`: the next messages of a key may be fetched while those before are in hand; without, once they are acknowledged.
+    `apart`: the partitions of each topic are its own; without, positions rise within a partition whatever the topic.
     """
 
     delay: bool
@@ -24,6 +25,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     max_bytes: int
     history: bool = True
     ahead: bool = True
+    apart: bool = False
 
 
 class Route(Struct, frozen=True, gc=False):

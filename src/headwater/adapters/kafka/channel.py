@@ -30,7 +30,7 @@ class KafkaChannel:
         self.clock = clock
         self.place = Place(url)
         self.capabilities = ChannelCapabilities(
-            delay=False, producer_position=False, durable=True, max_bytes=self.place.options.max_bytes
+            delay=False, producer_position=False, durable=True, max_bytes=self.place.options.max_bytes, apart=True
         )
         self._publisher: Publisher | None = None
         self._cluster: Cluster | None = None

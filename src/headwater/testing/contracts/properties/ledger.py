@@ -82,11 +82,12 @@ def _as_published(delivery: Delivery, given: Publication) -> None:
     assert (delivery.topic, delivery.key, delivery.headers) == (given.topic, given.key, given.headers)
 
 
-def rising(deliveries: Iterable[Delivery]) -> bool:
-    """Whether the positions of each partition rise."""
-    last: dict[int, int] = {}
+def rising(deliveries: Iterable[Delivery], *, apart: bool = False) -> bool:
+    """Whether the positions of each partition rise; topics may have theirs apart."""
+    last: dict[tuple[str, int], int] = {}
     for one in deliveries:
-        if one.position <= last.get(one.partition, -1):
+        place = (one.topic if apart else "", one.partition)
+        if one.position <= last.get(place, -1):
             return False
-        last[one.partition] = one.position
+        last[place] = one.position
     return True
