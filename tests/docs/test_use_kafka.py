@@ -1,0 +1,53 @@
+"""The commands of the page on Kafka, on a real broker: two services, and what the first states is heard by the second."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from headwater.adapters.kafka.options import ChannelOptions
+from headwater.adapters.kafka.security import SecurityOptions
+from tests.docs.desk import Desk, commands
+from tests.docs.page import ROOT
+from tests.servers.kafka import Brokers
+
+PAGE = "docs/how-to/use-kafka.md"
+TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(120)
+def test_the_commands_of_the_page_do_what_it_says(kafka: Brokers, tmp_path: Path) -> None:
+    url = kafka.url()
+    prefix = url.partition("prefix=")[2].partition("&")[0]
+    desk = Desk(tmp_path, PAGE, url)
+    plan, apply_bank, apply_audit, run_bank, run_audit, consumers = commands(PAGE)
+    assert "missing" in desk.done(plan, code=7)
+    assert f"made {prefix}bank.Account" in desk.done(apply_bank)
+    assert f"made {prefix}audit.control" in desk.done(apply_audit)
+    assert "nothing is missing" in desk.done(plan)
+    assert "nothing was missing" in desk.done(apply_audit)
+    with desk.running(run_audit) as audit, desk.running(run_bank):
+        desk.done('command send --app bank:app OpenAccount {"account_id":"a1","owner":"Ada"}')
+        desk.done('command send --app bank:app Deposit {"account_id":"a1","cents":500}')
+        desk.done('command send --app bank:app Withdraw {"account_id":"a1","cents":120}')
+        assert audit.stdout is not None
+        assert audit.stdout.readline() == "a1: 120\n"
+    desk.until(consumers, 0, 0.0)
+    with desk.running(run_bank):
+        desk.done('command send --app bank:app Withdraw {"account_id":"a1","cents":7}')
+        desk.until(consumers, 1)
+
+
+def test_the_table_of_options_is_whole() -> None:
+    rows = re.search(r"\| option \|.*?\n\n", TEXT, re.DOTALL)
+    assert rows is not None
+    named = set(re.findall(r"`(\w+)(?:=[\w.]+)?`", "\n".join(re.findall(r"^\| (`[^|]+) \|", rows[0], re.MULTILINE))))
+    assert named == {*ChannelOptions.__struct_fields__, *SecurityOptions.__struct_fields__}
+
+
+@pytest.mark.parametrize("option", ["partitions", "retention", "max_bytes", "timeout", "session", "drain"])
+def test_the_defaults_it_says_are_those_there_are(option: str) -> None:
+    [default] = re.findall(rf"^\| `{option}=[^|]*\|[^|]*\| (\d+) \|$", TEXT, re.MULTILINE)
+    assert float(default) == getattr(ChannelOptions(), option)
