@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from headwater.adapters.kafka.options import ChannelOptions
-from headwater.adapters.kafka.security import SecurityOptions, properties
+from headwater.adapters.kafka.security import PASSWORD, SecurityOptions, properties
 from headwater.errors import ConfigurationError
 
 Properties = dict[str, str | int | float | bool]
@@ -17,6 +17,7 @@ Properties = dict[str, str | int | float | bool]
 SCHEME: Final = "kafka://"
 PORT: Final = 9092
 EXAMPLE: Final = "write kafka://host:9092, or kafka://host:9092,other:9092?prefix=shop."
+UNQUOTED: Final = f"write ? in a password as %3F and @ in an option as %40, or set {PASSWORD}"
 COMMON: Final[Properties] = {
     "client.id": "headwater",
     "socket.keepalive.enable": True,
@@ -37,6 +38,8 @@ class Place:
             raise ConfigurationError(f"the URL of the channel names no Kafka cluster: {EXAMPLE}")
         rest, _, query = url.removeprefix(SCHEME).partition("?")
         credentials, _, hosts = rest.rpartition("@")
+        if "@" in query and not credentials:
+            raise ConfigurationError(f"the URL of the channel has an @ behind its ?: {UNQUOTED}")
         user, _, password = credentials.partition(":")
         pairs = [_host_and_port(one) for one in hosts.rstrip("/").split(",")]
         addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
