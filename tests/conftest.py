@@ -9,7 +9,7 @@ from tests.servers import kafka as kafka_programs
 from tests.servers import postgres as postgres_programs
 from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import aws, aws_server, own_aws
-from tests.servers.kafka import kafka, kafka_server
+from tests.servers.kafka import kafka, kafka_server, own_kafka, own_kafka_server
 from tests.servers.postgres import Unavailable, postgres, postgres_server
 from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
 
@@ -19,6 +19,8 @@ __all__ = [
     "kafka",
     "kafka_server",
     "own_aws",
+    "own_kafka",
+    "own_kafka_server",
     "postgres",
     "postgres_server",
     "rabbitmq",
@@ -29,6 +31,7 @@ PROGRAMS = {
     "postgres": postgres_programs.install,
     "rabbitmq": rabbitmq_programs.install,
     "kafka": kafka_programs.install,
+    "own_kafka": kafka_programs.install_programs,
 }
 """How a server is installed, by the fixture that asks for it."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -15,34 +14,12 @@ from headwater.channel import Subscription
 from headwater.errors import ChannelError
 from tests.fault.kafka import CLOCK, opened
 from tests.fault.stream import SOON, Ledger, publications, publish_surely, refusal
-from tests.servers.kafka import Brokers, KafkaServer, install
-from tests.servers.postgres import Unavailable
+from tests.servers.kafka import Brokers
 from tests.servers.proxy import Cut, Meter, Proxy
 
 BATCH = 30
 
 pytestmark = pytest.mark.timeout(200)  # brokers end and start on a busy machine
-
-
-@pytest.fixture(scope="module")
-def own() -> Iterator[KafkaServer]:
-    """A broker that these tests may harm; what has harmed it mends it again."""
-    try:
-        install()
-        server = KafkaServer.make()
-        try:
-            server.start()
-            yield server
-        finally:
-            server.remove()
-    except Unavailable as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def broker(own: KafkaServer) -> Brokers:
-    """It, under a prefix of its own a test."""
-    return Brokers(own.address, own)
 
 
 class Publishing:
@@ -90,20 +67,20 @@ async def follow(member: Subscription, ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("how", "timeout"), [("kill", 1), ("kill", 30), ("stop", 1)])
-def test_a_broker_that_ends_and_starts_again_loses_nothing(broker: Brokers, how: str, timeout: int) -> None:
+def test_a_broker_that_ends_and_starts_again_loses_nothing(own_kafka: Brokers, how: str, timeout: int) -> None:
     """Publishing waits for it, where it has the time, or fails and is done again: the order is kept either way."""
 
     async def main() -> None:
-        url = broker.url(timeout=timeout)
+        url = own_kafka.url(timeout=timeout)
         async with opened(url) as writing, opened(url, made=False) as reading:
             member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
             publishing = Publishing(writing)
             taking = asyncio.create_task(follow(member, ledger))
             await publishing.reach(600)
-            assert broker.server is not None
-            await asyncio.to_thread(getattr(broker.server, how))
+            assert own_kafka.server is not None
+            await asyncio.to_thread(getattr(own_kafka.server, how))
             await asyncio.sleep(0.5)
-            await asyncio.to_thread(broker.server.start)
+            await asyncio.to_thread(own_kafka.server.start)
             await publishing.reach(600)
             count = await publishing.stop()
             taking.cancel()
@@ -115,14 +92,14 @@ def test_a_broker_that_ends_and_starts_again_loses_nothing(broker: Brokers, how:
     asyncio.run(main())
 
 
-def test_a_broker_that_is_down_is_told_in_bounded_time(broker: Brokers) -> None:
+def test_a_broker_that_is_down_is_told_in_bounded_time(own_kafka: Brokers) -> None:
     async def main() -> None:
-        async with opened(broker.url(timeout=1.5)) as channel:
+        async with opened(own_kafka.url(timeout=1.5)) as channel:
             member = await channel.subscribe("g", ["orders"], "m")
             await channel.publish(publications(range(50)))
             await Ledger().drain(member, 50)
-            assert broker.server is not None
-            broker.server.kill()
+            assert own_kafka.server is not None
+            own_kafka.server.kill()
             try:
                 began = time.monotonic()
                 assert "no broker answers" in await refusal(channel.publish(publications(range(50, 100))))
@@ -131,7 +108,7 @@ def test_a_broker_that_is_down_is_told_in_bounded_time(broker: Brokers) -> None:
                 assert "no broker answers" in await told(member)
                 assert time.monotonic() - began < 12.0
             finally:
-                await asyncio.to_thread(broker.server.start)
+                await asyncio.to_thread(own_kafka.server.start)
 
     asyncio.run(main())
 
@@ -147,14 +124,14 @@ async def told(member: Subscription) -> str:
     raise AssertionError("it is told nothing")
 
 
-def test_a_broker_that_stands_still_holds_up_nobody_else(broker: Brokers) -> None:
+def test_a_broker_that_stands_still_holds_up_nobody_else(own_kafka: Brokers) -> None:
     async def main() -> None:
-        async with opened(broker.url(timeout=1.5, session=6)) as channel:
+        async with opened(own_kafka.url(timeout=1.5, session=6)) as channel:
             member, ledger = await channel.subscribe("g", ["orders"], "m"), Ledger()
             await channel.publish(publications(range(50)))
             longest = asyncio.create_task(longest_pause(3.0))
-            assert broker.server is not None
-            broker.server.pause()
+            assert own_kafka.server is not None
+            own_kafka.server.pause()
             try:
                 began = time.monotonic()
                 assert "did not confirm within 1.5 s" in await refusal(channel.publish(publications(range(50, 100))))
@@ -163,7 +140,7 @@ def test_a_broker_that_stands_still_holds_up_nobody_else(broker: Brokers) -> Non
                 await member.release()
                 assert time.monotonic() - began < 6.0
             finally:
-                broker.server.resume()
+                own_kafka.server.resume()
             assert await longest < 0.25, "the event loop goes on"
             await publish_surely(channel, publications(range(50, 100)))
             await ledger.drain(member, 100)
@@ -180,19 +157,19 @@ async def longest_pause(seconds: float) -> float:
     return longest
 
 
-def test_of_what_is_published_through_cuts_nothing_is_lost_and_the_order_is_kept(broker: Brokers) -> None:
+def test_of_what_is_published_through_cuts_nothing_is_lost_and_the_order_is_kept(own_kafka: Brokers) -> None:
     chance = random.Random(7)
 
     def now_and_then() -> Cut | None:
         return chance.choice([Cut.AT_ONCE, Cut.ANSWERED, Cut.BOTH, None])
 
     async def main() -> None:
-        assert broker.server is not None
-        ports = broker.server.ports
+        assert own_kafka.server is not None
+        ports = own_kafka.server.ports
         behind = f"kafka://127.0.0.1:{ports.behind}"
         with Proxy(behind, now_and_then, lambda: Meter(100_000), port=ports.proxy) as proxy:
-            direct = broker.url(timeout=5)
-            through = direct.replace(broker.address, f"127.0.0.1:{ports.proxy}")
+            direct = own_kafka.url(timeout=5)
+            through = direct.replace(own_kafka.address, f"127.0.0.1:{ports.proxy}")
             async with opened(through) as writing, opened(direct, made=False) as reading:
                 member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
                 publishing = Publishing(writing)
@@ -212,13 +189,13 @@ def test_of_what_is_published_through_cuts_nothing_is_lost_and_the_order_is_kept
     asyncio.run(main())
 
 
-def test_a_member_whose_connection_is_cut_goes_on(broker: Brokers) -> None:
+def test_a_member_whose_connection_is_cut_goes_on(own_kafka: Brokers) -> None:
     async def main() -> None:
-        assert broker.server is not None
-        ports = broker.server.ports
+        assert own_kafka.server is not None
+        ports = own_kafka.server.ports
         with Proxy(f"kafka://127.0.0.1:{ports.behind}", port=ports.proxy) as proxy:
-            direct = broker.url()
-            through = direct.replace(broker.address, f"127.0.0.1:{ports.proxy}")
+            direct = own_kafka.url()
+            through = direct.replace(own_kafka.address, f"127.0.0.1:{ports.proxy}")
             async with opened(direct) as writing, opened(through, made=False) as reading:
                 member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
                 for first in range(0, 600, 20):
@@ -232,18 +209,18 @@ def test_a_member_whose_connection_is_cut_goes_on(broker: Brokers) -> None:
     asyncio.run(main())
 
 
-def test_a_channel_closes_in_bounded_time_where_no_broker_answers(broker: Brokers) -> None:
+def test_a_channel_closes_in_bounded_time_where_no_broker_answers(own_kafka: Brokers) -> None:
     async def main() -> None:
-        channel = KafkaChannel(broker.url(timeout=2), CLOCK)
+        channel = KafkaChannel(own_kafka.url(timeout=2), CLOCK)
         await channel.open()
         await channel.establish([])
-        assert broker.server is not None
+        assert own_kafka.server is not None
         async with opened(channel.url) as other:
             await other.publish(publications(range(10)))
         member = await channel.subscribe("g", ["orders"], "m")
         await Ledger().drain(member, 10)
         publishing = asyncio.create_task(channel.publish(publications(range(10, 20))))
-        broker.server.pause()
+        own_kafka.server.pause()
         try:
             began = time.monotonic()
             await channel.close()
@@ -251,6 +228,6 @@ def test_a_channel_closes_in_bounded_time_where_no_broker_answers(broker: Broker
             with suppress(ChannelError):
                 await publishing
         finally:
-            broker.server.resume()
+            own_kafka.server.resume()
 
     asyncio.run(main())

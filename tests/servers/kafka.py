@@ -117,9 +117,13 @@ def jars() -> Path:
 
 
 def install() -> None:
+    """See to it that there is a broker for tests that share one. Raises Unavailable."""
+    if not os.environ.get(GIVEN):
+        install_programs()
+
+
+def install_programs() -> None:
     """See to it that there are Java and Kafka's jars. Raises Unavailable."""
-    if os.environ.get(GIVEN):
-        return
     install_package("default-jre-headless", lambda: java() is not None, GIVEN)
     if (jars() / ".complete").exists():
         return
@@ -361,6 +365,18 @@ def shared_server(folder: Path) -> Iterator[Brokers]:
         yield Brokers(server.address, server)
 
 
+@contextmanager
+def own_server() -> Iterator[KafkaServer]:
+    """A broker that nobody else uses. Raises Unavailable."""
+    install_programs()
+    server = KafkaServer.make()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
     """The broker; the test is skipped where there is none."""
@@ -377,3 +393,19 @@ def kafka(kafka_server: Brokers) -> Iterator[Brokers]:
     """A broker for one test."""
     yield kafka_server
     kafka_server.clear()
+
+
+@pytest.fixture(scope="module")
+def own_kafka_server() -> Iterator[KafkaServer]:
+    """A broker that the tests of a module may harm; what has harmed it mends it again."""
+    try:
+        with own_server() as server:
+            yield server
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def own_kafka(own_kafka_server: KafkaServer) -> Brokers:
+    """It, for one test."""
+    return Brokers(own_kafka_server.address, own_kafka_server)

@@ -35,6 +35,14 @@ class Watch(Protocol):
         ...
 
 
+class Sieve(Protocol):
+    """Loses some of what a client sends."""
+
+    def keep(self, data: bytes) -> bytes:
+        """What is to be passed on, with these bytes and those before."""
+        ...
+
+
 class Meter:
     """Each so many bytes stand for a COMMIT."""
 
@@ -52,8 +60,8 @@ class Meter:
 class Proxy:
     """Carries bytes between clients and a server, in a thread of its own: a client may block its loop.
 
-    `at_commit` is asked at each COMMIT that a client sends, in that thread; `watching` makes what sees them. It listens on a
-    `port`, or any that is free.
+    `at_commit` is asked at each COMMIT that a client sends, in that thread; `watching` makes what sees them, and `sieving` what
+    loses some of it, for each connection. It listens on a `port`, or any that is free.
     """
 
     def __init__(
@@ -62,10 +70,12 @@ class Proxy:
         at_commit: Callable[[], Cut | None] = never,
         watching: Callable[[], Watch] | None = None,
         port: int = 0,
+        sieving: Callable[[], Sieve] | None = None,
     ) -> None:
         self._parts = urlsplit(url)
         self._at_commit = at_commit
         self._watching = watching or Frontend
+        self._sieving = sieving
         self._port = port
         self._lines: set[_Line] = set()
         self._loop = asyncio.new_event_loop()
@@ -122,12 +132,12 @@ class Proxy:
                     await one.wait_closed()
 
     async def _send(self, reader: asyncio.StreamReader, line: _Line) -> None:
-        seen = self._watching()
+        seen, sieve = self._watching(), self._sieving() if self._sieving else None
         with suppress(OSError):
             while data := await reader.read(65_536):
                 commits = seen.commits(data)
                 line.fate = line.fate or (self._at_commit() if commits else None)
-                line.server.write(data)
+                line.server.write(sieve.keep(data) if sieve else data)
                 await line.server.drain()
                 if line.fate in (Cut.AT_ONCE, Cut.BOTH):
                     self._sever(line)

@@ -35,6 +35,7 @@ PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 NODE = "headwater@localhost"
 COOKIE = "headwater"
 """Whoever may read this file may rule the node; it listens on loopback only."""
+TRIES = 5
 READY = 60.0
 """Seconds that a start may take; it takes five on two cores that are idle."""
 SETTINGS = {
@@ -148,9 +149,13 @@ class RabbitmqServer:
         words = ["erl_call", "-address", f"localhost:{self.ports['node']}", "-c", COOKIE, "-e"]
         environment = os.environ | {"ERL_EPMD_PORT": str(self.ports["epmd"])}
         with locked(self.folder / "erl_call.lock"):  # the node takes one such client at a time
-            done = subprocess.run(
-                words, input=f"{expression}.\n", capture_output=True, text=True, env=environment, check=False
-            )
+            for _ in range(TRIES):
+                done = subprocess.run(
+                    words, input=f"{expression}.\n", capture_output=True, text=True, env=environment, check=False
+                )
+                if "failed to connect" not in done.stderr:
+                    break
+                time.sleep(0.3)  # it has not yet let go of the one before
         if done.returncode or not done.stdout.startswith("{ok,"):
             raise RuntimeError(f"{expression}: {done.stdout or done.stderr}")
         return done.stdout.removeprefix("{ok,").rstrip().removesuffix("}").strip()

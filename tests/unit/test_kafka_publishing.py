@@ -6,7 +6,7 @@ import asyncio
 
 from confluent_kafka import KafkaError, Message
 
-from headwater.adapters.kafka.publishing import PRODUCER, Sending
+from headwater.adapters.kafka.publishing import Sending
 
 
 def reported(error: KafkaError | None, offset: int) -> Sending:
@@ -31,10 +31,6 @@ def test_a_message_with_a_place_is_published() -> None:
 def test_a_message_that_a_later_one_is_taken_to_confirm_is_not_published() -> None:
     """Its batch may have been refused, while the broker took the next as the first of a producer that it did not know."""
     assert "publish again" in reported(None, -1001).failure
-
-
-def test_a_batch_is_not_sent_before_the_one_before_it_stands() -> None:
-    assert PRODUCER["max.in.flight"] == 1
 
 
 def test_a_message_that_is_too_large_is_refused_and_no_failure() -> None:

@@ -17,6 +17,8 @@ from headwater.adapters.sqlite.channel_seat import Seat
 from headwater.adapters.sqlite.channel_writes import Publish, Settle, Trim
 from headwater.adapters.sqlite.lease import SqliteLease
 from headwater.adapters.sqlite.lock import FileLock
+from headwater.checkpoint import Checkpoint
+from headwater.database import WriteSet
 from headwater.message import Recorded
 from headwater.relay import Relay
 from headwater.repair import Answering
@@ -35,7 +37,12 @@ def relay_moves_its_place_first() -> Patch:
     publish = Relay._publish
 
     async def move_first(self: Any, leaving: Any, publications: Any, position: int) -> None:
-        await self.channel.publish([], producer=self.service, position=position, epoch=self.fence().epoch)
+        if self.channel.capabilities.producer_position:
+            await self.channel.publish([], producer=self.service, position=position, epoch=self.fence().epoch)
+        elif position != self._stored:
+            place = Checkpoint(self.name, position, self._stored)
+            await self._commit(WriteSet(fence=self.fence(), checkpoints=[place]))
+            self._stored = position
         await publish(self, leaving, publications, position)
 
     return mock.patch.object(Relay, "_publish", move_first)
