@@ -33,9 +33,9 @@ RABBITMQ = "rabbitmq"
 Cases = Callable[[Setting], Iterator[Case]]
 Found = tuple[list[Row], dict[str, Any]]
 
-ABOUT = """Measures Headwater beside eventsourcing, the raw driver and a raw group-commit loop; with --channel, beside
-FastStream and the raw client. In one run, interleaved, medians of 5 rounds (3 with --quick). A ratio above 1 is better;
-of bytes, counts and growth it is the plain quotient."""
+ABOUT = """Measures Headwater beside eventsourcing, the raw driver and a raw group-commit loop; on PostgreSQL beside Emmett
+too, where Node is there; with --channel, beside FastStream and the raw client. In one run, interleaved, medians of
+5 rounds (3 with --quick). A ratio above 1 is better; of bytes, counts and growth it is the plain quotient."""
 
 
 def main() -> int:

@@ -15,13 +15,17 @@ from .load import Figures
 
 @dataclass(frozen=True)
 class Case:
-    """`subjects`: how each is measured once; `peer` and `limit` name those that the others are compared with."""
+    """`subjects`: how each is measured once; `peer` and `limit` name those that the others are compared with.
+
+    `beside` names another peer, where it is there: how many times faster than it the others are is a figure of theirs.
+    """
 
     work: str
     name: str
     subjects: Mapping[str, Callable[[], Figures]]
     peer: str = ""
     limit: str = ""
+    beside: str = ""
     rounds: int = 0
 
 

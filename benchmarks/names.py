@@ -4,6 +4,7 @@ from typing import Final
 
 OURS: Final = "headwater"
 PEER: Final = "eventsourcing"
+EMMETT: Final = "Emmett"
 RAW: Final = "raw driver"
 GROUP: Final = "raw group commit"
 FASTSTREAM: Final = "FastStream"

@@ -49,6 +49,9 @@ def _rows(case: Case, rounds: list[Round], *, noisy: bool) -> list[Row]:
             peer = _ratio(rounds, subject, case.peer, unit)
             limit = _ratio(rounds, subject, case.limit, unit)
             rows.append(Row(case.work, case.name, subject, value, unit, peer, limit, noisy))
+        times = _ratio(rounds, subject, case.beside, next(iter(rounds[0][subject])))
+        if times is not None:
+            rows.append(Row(case.work, case.name, subject, times, f"x {case.beside}", noisy=noisy))
     return rows
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 NOTE = "leave it with the neighbour in flat 12 if nobody answers the door"
 EVENTS_AN_ORDER = 10
+CENTS = 1_499
 SPACE = 0x0192_F3A1_0000_7000_8000_0000_0000_0000
 
 
@@ -25,7 +26,7 @@ def line(order: str, number: int) -> dict[str, Any]:
         "customer_id": f"C{number % 100_000:06d}",
         "sku": "CD-0000417",
         "quantity": 1 + number % 3,
-        "cents": 1_499,
+        "cents": CENTS,
         "note": NOTE,
     }
 

@@ -5,10 +5,12 @@ import os
 
 import pytest
 
+from tests.servers import emmett as emmett_programs
 from tests.servers import kafka as kafka_programs
 from tests.servers import postgres as postgres_programs
 from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import aws, aws_server, own_aws
+from tests.servers.emmett import emmett
 from tests.servers.kafka import kafka, kafka_server, own_kafka, own_kafka_server
 from tests.servers.postgres import Unavailable, postgres, postgres_server
 from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
@@ -16,6 +18,7 @@ from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
 __all__ = [
     "aws",
     "aws_server",
+    "emmett",
     "kafka",
     "kafka_server",
     "own_aws",
@@ -31,6 +34,7 @@ PROGRAMS = {
     "postgres": postgres_programs.install,
     "rabbitmq": rabbitmq_programs.install,
     "kafka": kafka_programs.install,
+    "emmett": emmett_programs.install,
     "own_kafka": kafka_programs.install_programs,
 }
 """How a server is installed, by the fixture that asks for it."""

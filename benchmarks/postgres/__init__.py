@@ -1,4 +1,4 @@
-"""The works over PostgreSQL: ours, `eventsourcing` on psycopg in its two modes, and a raw psycopg pipeline."""
+"""The works over PostgreSQL: ours, `eventsourcing` on psycopg in its two modes, Emmett on Node, a raw psycopg pipeline."""
 
 from __future__ import annotations
 

@@ -16,14 +16,15 @@ from msgspec.structs import replace
 from benchmarks import ours as common
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures, tasks, threads
-from benchmarks.names import GROUP, OURS, PEER
+from benchmarks.names import EMMETT, GROUP, OURS, PEER
 from benchmarks.peer import stored_order
 from benchmarks.raw import tables
 from benchmarks.sample import any_json, order_id
 from headwater.database import WriteSet, stands
 from headwater.store import ANY, Append, Condition, Item, Seen
 
-from . import peer
+from . import emmett, peer
+from .emmett import Emmett, figures_of
 from .raw import Group
 from .server import Server
 from .subjects import PEER_DEFAULT, opened
@@ -35,9 +36,10 @@ def new_streams(setting: Setting, server: Server) -> Iterator[Case]:
             OURS: partial(_run, _ours, setting, server, writers),
             PEER: partial(_peer, setting, server, writers, functions=True),
             PEER_DEFAULT: partial(_peer, setting, server, writers, functions=False),
+            **emmett.subject(partial(_emmett, setting, server, writers)),
             GROUP: partial(_run, _group, setting, server, writers),
         }
-        yield Case("W1 PostgreSQL", f"{writers} writers", measured, PEER, GROUP)
+        yield Case("W1 PostgreSQL", f"{writers} writers", measured, PEER, GROUP, EMMETT)
 
 
 def _run(measure: Callable[..., object], setting: Setting, server: Server, writers: int) -> Figures:
@@ -77,6 +79,12 @@ def _peer(setting: Setting, server: Server, writers: int, *, functions: bool) ->
         done = threads(writers, setting.seconds, append)
         app.close()
         return done.figures("commits")
+
+
+def _emmett(setting: Setting, server: Server, writers: int, program: Emmett) -> Figures:
+    """It takes no event that is encoded: making its JSON is measured with the rest."""
+    with server.fresh() as url:
+        return figures_of(program.load("append", url, writers, setting.seconds), "commits")
 
 
 async def _group(url: str, writers: int, seconds: float) -> Figures:

@@ -11,11 +11,13 @@ from functools import partial
 
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures, tasks
-from benchmarks.names import GROUP, OURS, PEER
+from benchmarks.names import EMMETT, GROUP, OURS, PEER
 from benchmarks.raw import tables
-from benchmarks.works.command import Next, decided, following, send_to_ours, send_to_peer
+from benchmarks.sample import EVENTS_AN_ORDER
+from benchmarks.works.command import Next, decided, following, send_to_ours, send_to_peer, taken
 
-from . import peer
+from . import emmett, peer
+from .emmett import Emmett, figures_of
 from .raw import Group
 from .server import Server
 from .subjects import PEER_DEFAULT, filled, order_app
@@ -46,7 +48,8 @@ def commands(setting: Setting, server: Server) -> Iterator[Case]:
             subject: partial(_measured, setting, server, log, measure, name, writers)
             for subject, (log, measure) in subjects.items()
         }
-        yield Case("W3 PostgreSQL", name, measured, PEER, GROUP)
+        measured |= emmett.subject(partial(_emmett, setting, server, name, writers))
+        yield Case("W3 PostgreSQL", name, measured, PEER, GROUP, EMMETT)
 
 
 def _measured(setting: Setting, server: Server, log: str, measure: Measure, name: str, writers: int) -> Figures:
@@ -61,6 +64,14 @@ def _ours(url: str, writers: int, seconds: float, next_one: Next) -> Figures:
 
 def _peer(url: str, writers: int, seconds: float, next_one: Next, *, functions: bool) -> Figures:
     return send_to_peer(peer.orders_app(url, functions=functions), writers, seconds, next_one)
+
+
+def _emmett(setting: Setting, server: Server, name: str, writers: int, program: Emmett) -> Figures:
+    numbers = taken(name, EVENTS // EVENTS_AN_ORDER)
+    with server.fresh(filled(server, EMMETT, EVENTS)) as url:
+        answer = program.load("command", url, writers, setting.seconds, first=numbers.start, orders=len(numbers))
+    conflicts = answer["conflicts"] / max(answer["all"], 1)
+    return figures_of(answer, "commands") | {"conflicts a success": conflicts}
 
 
 def _group(url: str, writers: int, seconds: float, next_one: Next) -> Figures:

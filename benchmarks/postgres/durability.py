@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from eventsourcing.persistence import StoredEvent
 
 from benchmarks import ours as common
-from benchmarks.names import GROUP, OURS, PEER
+from benchmarks.names import EMMETT, GROUP, OURS, PEER
 from benchmarks.peer import stored_order
 from benchmarks.raw import tables
 from benchmarks.sample import any_json, order_id
 
-from . import peer
+from . import emmett, peer
+from .emmett import Emmett
 from .raw import Group
 from .server import DURABLE, Server, ask
 from .subjects import PEER_DEFAULT, opened
@@ -32,7 +34,9 @@ Found = dict[str, Any]
 def check_server(server: Server) -> dict[str, Found]:
     """The settings of each subject and its syncs a commit; raises where one is not as durable as the others."""
     found: dict[str, Found] = {}
-    for subject, store in SUBJECTS.items():
+    program = emmett.found()
+    beside: dict[str, Store] = {} if program is None else {EMMETT: partial(_emmett, program)}
+    for subject, store in (SUBJECTS | beside).items():
         with server.fresh() as url:
             time.sleep(REPORTED)
             before = ask(url, SYNCS)[0][0]
@@ -46,6 +50,8 @@ def check_server(server: Server) -> dict[str, Found]:
             found[subject]["syncs a commit"] = syncs
         if set(settings) != {"on"} or syncs < 1:
             raise SystemExit(f"bench: {subject} is not as durable as the others: {found[subject]}")
+    if program is not None:
+        found[EMMETT] |= program.versions()
     return found
 
 
@@ -81,7 +87,13 @@ async def _group(url: str) -> tuple[Any, ...]:
     return settings
 
 
-SUBJECTS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+def _emmett(program: Emmett, url: str) -> tuple[Any, ...]:
+    answer = program.run("durability", url, statement=SETTINGS, commits=COMMITS)
+    return tuple(answer["settings"])
+
+
+Store = Callable[[str], tuple[Any, ...]]
+SUBJECTS: dict[str, Store] = {
     OURS: lambda url: asyncio.run(_ours(url)),
     PEER: lambda url: _peer(url, functions=True),
     PEER_DEFAULT: lambda url: _peer(url, functions=False),

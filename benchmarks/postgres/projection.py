@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures
-from benchmarks.names import OURS, PEER, RAW
+from benchmarks.names import EMMETT, OURS, PEER, RAW
+from benchmarks.sample import CENTS
 from benchmarks.works.log import PEER_EVENTS
 from benchmarks.works.projection import BATCH, PEER_FOLDS, project_ours, project_peer
 from benchmarks.works.replay import ADDED
 
-from . import peer
+from . import emmett, peer
+from .emmett import Emmett
 from .log import connected, page_of
-from .server import Server
+from .server import Server, ask
 from .subjects import filled, order_app
 
 UPSERT = """
@@ -35,9 +38,10 @@ def catch_up(setting: Setting, server: Server) -> Iterator[Case]:
         measured = {
             OURS: lambda: _ours(ours_url, f"totals_{next(rounds)}", events),
             PEER: lambda: _peer(server, theirs),
+            **emmett.subject(partial(_emmett, server)),
             RAW: lambda: _raw(raw_url, events),
         }
-        yield Case("W5p PostgreSQL", f"{events:,} events (peer: {PEER_FOLDS:,})", measured, PEER, RAW)
+        yield Case("W5p PostgreSQL", f"{events:,} events (peers: {PEER_FOLDS:,})", measured, PEER, RAW, EMMETT)
 
 
 def _ours(url: str, table: str, events: int) -> Figures:
@@ -50,6 +54,15 @@ def _peer(server: Server, log: str) -> Figures:
         found = project_peer(peer.orders_app(log), view)
         view.datastore.close()
         return found
+
+
+def _emmett(server: Server, program: Emmett) -> Figures:
+    """Its projection writes into its own database, so that it has a copy of its log."""
+    with server.fresh(filled(server, EMMETT, PEER_EVENTS)) as url:
+        answer = program.run("catchUp", url, events=PEER_FOLDS, batch=BATCH, writers=peer.POOL)
+        [(cents,)] = ask(url, "SELECT sum(cents)::int8 FROM totals")
+        assert cents == PEER_FOLDS * CENTS
+        return {"events/s": PEER_FOLDS / answer["seconds"]}
 
 
 def _raw(url: str, events: int) -> Figures:

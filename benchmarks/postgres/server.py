@@ -41,7 +41,11 @@ class Server:
         try:
             yield url
         finally:
-            self.databases.run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name_of(url))))
+            self.drop(url)
+
+    def drop(self, url: str) -> None:
+        """Drop a database, whoever is connected to it."""
+        self.databases.run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name_of(url))))
 
     def make(self, template: str = "") -> str:
         """The URL of a new database; all of it is on disk, so that nothing measured shares the disk with it."""

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from benchmarks import ours as common
-from benchmarks.names import OURS, PEER
+from benchmarks.names import EMMETT, OURS, PEER
 from benchmarks.peer import fill
 from benchmarks.sample import EVENTS_AN_ORDER
 from headwater import App
 from headwater.adapters.postgres import PostgresDatabase
 
-from . import peer, raw
+from . import emmett, peer, raw
 from .server import Server, settle
 
 PEER_DEFAULT: Final = "eventsourcing, default"
@@ -44,6 +44,10 @@ def filled(server: Server, subject: str, events: int) -> str:
             app = peer.orders_app(found)
             fill(app, orders)
             app.close()
+        elif subject == EMMETT:
+            program = emmett.found()
+            assert program is not None
+            program.fill(found, len(orders))
         else:
             raw.fill(found, orders)
         settle(found)

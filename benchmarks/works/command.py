@@ -63,14 +63,19 @@ def _measured(setting: Setting, subject: str, name: str, run: Callable[[Path, fl
         return run(path, setting.seconds, following(name, events // 10))
 
 
-def following(name: str, orders: int) -> Next:
-    """The orders in the sequence that a case takes them."""
-    places = count()
+def taken(name: str, orders: int) -> range:
+    """The orders that a case takes, again and again in this sequence."""
     if "once" in name:
-        return lambda: next(places) % orders
+        return range(orders)
     if "warm" in name:
-        return lambda: next(places) % WARM
-    return lambda: orders - 1
+        return range(WARM)
+    return range(orders - 1, orders)
+
+
+def following(name: str, orders: int) -> Next:
+    """Gives them one after the other."""
+    places, numbers = count(), taken(name, orders)
+    return lambda: numbers[next(places) % len(numbers)]
 
 
 def _run(
