@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
 Start = Literal["beginning", "now"]
+
+ATTRIBUTES: Final = 1024
+"""Bytes of a message on a channel besides its body, about."""
 
 
 class ChannelCapabilities(Struct, frozen=True, gc=False):
@@ -17,6 +21,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     beginning; without, it is a queue, and the group gets what is published from then on.
     `ahead`: the next messages of a key may be fetched while those before are in hand; without, once they are acknowledged.
     `apart`: the partitions of each topic are its own; without, positions rise within a partition whatever the topic.
+    `claims`: what is larger than the largest message is left elsewhere, and its message says where.
     """
 
     delay: bool
@@ -26,6 +31,12 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     history: bool = True
     ahead: bool = True
     apart: bool = False
+    claims: bool = False
+
+    @property
+    def room(self) -> int:
+        """Bytes that the body of a message may have, with its attributes besides."""
+        return sys.maxsize if self.claims else max(self.max_bytes - ATTRIBUTES, self.max_bytes // 2)
 
 
 class Route(Struct, frozen=True, gc=False):
@@ -101,7 +112,10 @@ class Subscription(Protocol):
 class Channel(Protocol):
     """A broker, or a file that acts as one."""
 
-    capabilities: ChannelCapabilities
+    @property
+    def capabilities(self) -> ChannelCapabilities:
+        """What it can do; it may learn more of that when it opens."""
+        ...
 
     async def open(self) -> None:
         """Connect. Raises ConfigurationError or ChannelError."""

@@ -14,19 +14,28 @@ from headwater.errors import ConfigurationError
 
 
 class Settings(Struct, frozen=True):
-    """Where an app keeps its log and what carries its messages, as URLs."""
+    """Where an app keeps its log, what carries its messages, and where large ones are left (empty: nowhere), as URLs."""
 
     store: str
     channel: str
+    claims: str = ""
 
 
-def settings(app: str, *, store: str = "", channel: str = "", environment: Mapping[str, str] | None = None) -> Settings:
+def settings(
+    app: str,
+    *,
+    store: str = "",
+    channel: str = "",
+    claims: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
     """The settings of an app. Raises ConfigurationError."""
     env = os.environ if environment is None else environment
     project = _project(Path("pyproject.toml"))
     return Settings(
         store or _from_environment(env, "HEADWATER_STORE") or project.get("store") or f"sqlite:///{app}.db",
         channel or _from_environment(env, "HEADWATER_CHANNEL") or project.get("channel") or "sqlite:///channel.db",
+        claims or _from_environment(env, "HEADWATER_CLAIMS") or project.get("claims") or "",
     )
 
 
@@ -61,10 +70,10 @@ def _project(path: Path) -> dict[str, str]:
         raise ConfigurationError(
             '[tool.headwater] in pyproject.toml is not a table; write: store = "sqlite:///orders.db" under it'
         )
-    unknown = set(found) - {"store", "channel"}
+    unknown = set(found) - {"store", "channel", "claims"}
     if unknown:
         raise ConfigurationError(
-            f"[tool.headwater] has unknown settings: {', '.join(sorted(unknown))}; known: store, channel"
+            f"[tool.headwater] has unknown settings: {', '.join(sorted(unknown))}; known: store, channel, claims"
         )
     return {name: str(value) for name, value in found.items()}
 

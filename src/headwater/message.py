@@ -20,6 +20,8 @@ LONGEST_TAG: Final = 500
 """Characters: an index holds no longer ones everywhere."""
 JSON: Final = 0
 """The codec mark of plain JSON data."""
+CLAIM: Final = 1
+"""The codec mark of data that lies elsewhere: it is the URI by which it is found."""
 
 
 Names = str | Sequence[str] | Mapping[str, str]

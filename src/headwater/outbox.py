@@ -23,8 +23,6 @@ from headwater.message import JSON, Draft, Kind, Recorded, stream_category, stre
 from headwater.schema import MAX_BYTES, MessageType, Schema
 from headwater.store import ANY, Append
 
-ATTRIBUTES: Final = 1024
-"""Bytes of a message on a channel besides its data, about."""
 SMALL: Final = 500
 """Bytes of data that every channel takes."""
 
@@ -88,16 +86,14 @@ class CancelTimer(Struct, frozen=True):
 class Outbox:
     """Makes drafts of outgoing messages: a time, an id and encoded data for each.
 
-    `most` says how many bytes a message on the channel has at most; what leaves and is larger raises SchemaError.
+    `room` says how many bytes of data a message on the channel may have; what leaves and is larger raises SchemaError.
     """
 
-    def __init__(
-        self, schema: Schema, clock: Clock, service: str, most: Callable[[], int] = lambda: 2 * MAX_BYTES
-    ) -> None:
+    def __init__(self, schema: Schema, clock: Clock, service: str, room: Callable[[], int] = lambda: MAX_BYTES) -> None:
         self.schema = schema
         self.clock = clock
         self.service = service
-        self.most = most
+        self.room = room
 
     def draft(self, payload: Any, meta: bytes, kind: Kind | None = None) -> Draft:
         """The draft of a payload with encoded metadata."""
@@ -115,11 +111,11 @@ class Outbox:
 
     def _check_size(self, name: str, data: bytes) -> None:
         """Refuse what the channel would not take, while whoever wants it can hear of it."""
-        most = self.most()
-        if len(data) > max(most - ATTRIBUTES, most // 2):
+        room = self.room()
+        if len(data) > room:
             raise SchemaError(
-                f"{name}: {len(data):,} bytes is more than the channel takes, which is {most:,} with a message's attributes; "
-                "store the large part elsewhere and refer to it"
+                f"{name}: {len(data):,} bytes is more than the channel takes, which is {room:,}; store the large part elsewhere "
+                "and refer to it, or let it go by claim check: HEADWATER_CLAIMS=file:///folder, the same for all services"
             )
 
     def encoded(self, name: str, version: int, data: bytes, meta: bytes, *, leaves: bool = True) -> Draft:

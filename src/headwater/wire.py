@@ -9,9 +9,11 @@ from functools import lru_cache
 
 from headwater.clock import iso, parse_iso
 from headwater.errors import SchemaError
-from headwater.message import JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata_as_json
+from headwater.message import CLAIM, JSON, Kind, Metadata, Recorded, decode_metadata, encode_metadata_as_json
 
 CONTENT_TYPE = "application/json"
+DATAREF = "dataref"
+"""The attribute of a message without a body that says where its body was left."""
 MAX_DIGITS = 18  # fits 64 bits
 KINDS: frozenset[Kind] = frozenset({"event", "command", "reply", "control"})
 
@@ -59,6 +61,7 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
         )
         if not previous < version:
             raise SchemaError(f"previous ({previous}) is not before streamversion ({version})")
+        elsewhere = "" if body else headers.get(DATAREF, "")
         return Recorded(
             position,
             _name("subject", headers["subject"]),
@@ -67,10 +70,10 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
             _name("id", headers["id"]),
             _name("type", headers["type"]),
             _number("typeversion", headers["typeversion"]),
-            JSON,
+            CLAIM if elsewhere else JSON,
             _time(headers),
             previous,
-            body,
+            elsewhere.encode() if elsewhere else body,
             _meta(headers),
         )
     except KeyError as error:

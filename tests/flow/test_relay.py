@@ -57,7 +57,7 @@ class Faulty:
 def limit(world: Harness, size: int) -> None:
     """Have the channel take less than it did when what is published next was committed."""
     for app in world.apps:
-        app.wiring.outbox.most = lambda: 10**9
+        app.wiring.outbox.room = lambda: 10**9
     world.channel.capabilities = ChannelCapabilities(delay=True, producer_position=True, durable=False, max_bytes=size)
 
 
@@ -399,7 +399,7 @@ async def test_a_command_whose_event_the_channel_would_not_take_is_refused_and_n
         narrow(world)
         await bump(producer, "a")
         with pytest.raises(
-            SchemaError, match=r"shop\.Bumped: 3,9\d\d bytes is more than the channel takes, which is 4,000"
+            SchemaError, match=r"shop\.Bumped: 3,9\d\d bytes is more than the channel takes, which is 2,976;"
         ):
             await bump(producer, "a", say="x" * 3900)
         await bump(producer, "a", say="x" * 2000)

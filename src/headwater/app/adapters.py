@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from headwater.channel import Channel
+from headwater.claims import Claims
 from headwater.clock import Clock
 from headwater.config import redact, scheme_of
 from headwater.database import Database
@@ -29,6 +30,11 @@ def open_database(url: str, clock: Clock) -> Database:
 def open_channel(url: str, clock: Clock) -> Channel:
     """The channel of a URL, not yet opened. Raises ConfigurationError."""
     return cast(Channel, _load("headwater.channels", "channel", url).from_url(url, clock))
+
+
+def open_claims(url: str) -> Claims | None:
+    """The claims of a URL; none if it is empty. Raises ConfigurationError."""
+    return cast(Claims, _load("headwater.claims", "place for claims", url).from_url(url)) if url else None
 
 
 def _load(group: str, what: str, url: str) -> Any:

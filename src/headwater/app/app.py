@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from headwater.app.adapters import open_channel, open_database
+from msgspec.structs import replace
+
+from headwater.app.adapters import open_channel, open_claims, open_database
 from headwater.app.declared import Declarations
 from headwater.app.parts import Parts
 from headwater.app.routes import routes
 from headwater.app.runner import Runner
 from headwater.app.wiring import Wiring, WiringOptions, wire
 from headwater.channel import Channel, Route, Start
+from headwater.claims import ClaimCheck
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings, settings
 from headwater.database import Database
@@ -39,7 +42,8 @@ class App:
     """A service: its messages, aggregates, read models, sagas and handlers, and where they run.
 
     `store` and `channel` are URLs; if they are not given they come from `HEADWATER_STORE` and `HEADWATER_CHANNEL`, from
-    `[tool.headwater]` in pyproject.toml, or are files in the working folder. Use it as `async with app:` to run all of it
+    `[tool.headwater]` in pyproject.toml, or are files in the working folder. `claims` (`HEADWATER_CLAIMS`) says where messages
+    are left that are too large for the channel. Use it as `async with app:` to run all of it
     in this process, `async with app.client():` to send and read only, or `headwater run module:app`.
     """
 
@@ -49,6 +53,7 @@ class App:
         *,
         store: str = "",
         channel: str = "",
+        claims: str = "",
         start: Start = "beginning",
         retry: Retry | None = None,
         batch: int = 500,
@@ -61,6 +66,7 @@ class App:
         self.options = WiringOptions(start, retry or Retry(), batch, journal)
         self._store_url = store
         self._channel_url = channel
+        self._claims_url = claims
         self._wiring: Wiring | None = None
         self._runner: Runner | None = None
 
@@ -137,18 +143,24 @@ class App:
 
     def settings(self, *, store: str = "", channel: str = "") -> Settings:
         """The URLs that hold for this app; what is given goes before what the app was made with. Raises ConfigurationError."""
-        return settings(self.name, store=store or self._store_url, channel=channel or self._channel_url)
+        store, channel = store or self._store_url, channel or self._channel_url
+        return settings(self.name, store=store, channel=channel, claims=self._claims_url)
 
     async def connect(self, database: Database | None = None, channel: Channel | None = None) -> Wiring:
         """Open the store and wire the app to it; `database` and `channel` stand in for the URLs."""
         if self._wiring is None:
             found = self.settings()
+            claims = open_claims(found.claims)
             carrier = channel or open_channel(found.channel, self.clock)
+            if claims is not None:
+                carrier = ClaimCheck(carrier, claims)
             store = database or open_database(found.store, self.clock)
             try:
                 if database is None:
                     await store.open()
-                self._wiring = await wire(self.declared, store, carrier, self.clock, self.options)
+                self._wiring = await wire(
+                    self.declared, store, carrier, self.clock, replace(self.options, claims=claims)
+                )
             except BaseException:
                 await store.close()
                 raise

@@ -14,6 +14,7 @@ from headwater.app.parts import Parts
 from headwater.app.routes import check_listened, commands_to, control_of, fed_by, published, refuse, routes
 from headwater.channel import Channel, Start, Subscription
 from headwater.checkpoint import Consuming
+from headwater.claims import Claims
 from headwater.clock import Clock
 from headwater.consumer import (
     ChannelSource,
@@ -87,12 +88,13 @@ class Plan(Struct, frozen=True):
 
 
 class WiringOptions(Struct, frozen=True):
-    """How an app runs: where its new channel subscriptions start, retries, batch size, and whether consumers journal."""
+    """How an app runs: where its new channel subscriptions start, retries, batch size, whether consumers journal, and its claims."""
 
     start: Start = "beginning"
     retry: Retry = Retry()
     batch: int = 500
     journal: bool = False
+    claims: Claims | None = None
 
 
 class Wiring:
@@ -108,7 +110,7 @@ class Wiring:
         self.options = options
         self.service = declared.service
         self.log = Tail(database)
-        self.outbox = Outbox(declared.schema, clock, declared.service, lambda: channel.capabilities.max_bytes)
+        self.outbox = Outbox(declared.schema, clock, declared.service, lambda: channel.capabilities.room)
         self.deciding = self._deciding()
         self.handling = self.deciding.handling
         self.inline = [one for one in declared.projections.values() if one.model.__inline__]
@@ -133,9 +135,13 @@ class Wiring:
         joined = [] if parts.only else await self.join(member, fence_of)
         return joined + self.local(fence_of, parts)
 
+    def check(self, parts: Parts) -> None:
+        """Refuse parts that cannot run apart. Raises ConfigurationError."""
+        parts.check(self.service, {self._short(plan): plan.topics for plan in self.plans})
+
     async def begin(self, parts: Parts) -> None:
         """Check the parts, and note which consumers there are. Raises ConfigurationError."""
-        parts.check(self.service, {self._short(plan): plan.topics for plan in self.plans})
+        self.check(parts)
         await self.database.register(self._register())
 
     def local(self, fence_of: FenceOf, parts: Parts) -> list[Wired]:
@@ -239,6 +245,7 @@ class Wiring:
             from_now=self.options.start == "now",
             topics=topics,
             listened=frozenset(one.type for one in self.declared.listened.values() if one.type in worker.types),
+            claims=self.options.claims,
         )
         return Plan(Consumer(name, worker, self.database, self.clock, options), worker, topics, logged)
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from headwater.checkpoint import Checkpoint
+from headwater.claims import Claims, redeem
 from headwater.database import Transaction
 from headwater.errors import HeadwaterError
 from headwater.message import Message, Metadata, Recorded
@@ -20,21 +21,30 @@ from headwater.timer import Cancel, SagaState, Timer
 class Arrival:
     """One message with its payload and metadata, decoded once for all consumers of a feed. `attempt` counts from 1."""
 
-    __slots__ = ("_metadata", "_payload", "attempt", "message", "strict")
+    __slots__ = ("_body", "_metadata", "_payload", "attempt", "message", "strict")
 
     def __init__(self, message: Recorded, *, strict: bool, attempt: int = 1) -> None:
         self.message = message
         self.attempt = attempt
         self.strict = strict
+        self._body: bytes | HeadwaterError = message.data
         self._payload: Any = None
         self._metadata: Metadata | None = None
 
+    async def redeem(self, claims: Claims | None) -> None:
+        """Fetch a body that was left elsewhere; where it cannot be had, asking for the payload says why."""
+        try:
+            self._body = await redeem(claims, self.message.data.decode())
+        except HeadwaterError as error:
+            self._body = error
+
     def payload(self, schema: Schema) -> Any:
-        """The decoded payload. Raises SchemaError."""
+        """The decoded payload. Raises SchemaError, or ChannelError where its body was left elsewhere and is not there."""
         if self._payload is None:
-            message = self.message
+            if isinstance(self._body, HeadwaterError):
+                raise self._body
             decode = schema.decode_strict if self.strict else schema.decode
-            self._payload = decode(message.type, message.type_version, message.data)
+            self._payload = decode(self.message.type, self.message.type_version, self._body)
         return self._payload
 
     @property

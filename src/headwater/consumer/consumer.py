@@ -10,6 +10,7 @@ from itertools import chain
 from msgspec import Struct
 
 from headwater import fault
+from headwater.claims import Claims
 from headwater.clock import Clock
 from headwater.consumer.arrival import Arrival, Outcome, Worker
 from headwater.consumer.custody import Sorted, sort_delivered, sort_logged
@@ -19,7 +20,7 @@ from headwater.database import Answer, Collision, Database, Failed, WriteSet, st
 from headwater.errors import Conflict, HeadwaterError, Unknown
 from headwater.inbox import Held, Mark, Note, Reason
 from headwater.lease import Fence
-from headwater.message import Recorded
+from headwater.message import CLAIM, Recorded
 from headwater.retry import Retry
 from headwater.source import Batch, Tally
 from headwater.store import Committed
@@ -44,7 +45,7 @@ class Limits(Struct, frozen=True):
 class Options(Struct, frozen=True):
     """How a consumer retries, what it may hold, whether it journals, whether new streams start now, and its topics.
 
-    `listened` are types of events whose topics are not ours.
+    `listened` are types of events whose topics are not ours, `claims` where bodies are that did not come with their messages.
     """
 
     retry: Retry = Retry()
@@ -53,6 +54,7 @@ class Options(Struct, frozen=True):
     from_now: bool = False
     topics: frozenset[str] = frozenset()
     listened: frozenset[str] = frozenset()
+    claims: Claims | None = None
 
 
 class Fallen(HeadwaterError):
@@ -209,6 +211,8 @@ class Consumer:
         A message that falls alone has failed; where several fall together, raises Fallen.
         """
         outcome = Outcome()
+        if elsewhere := [one for one in arrivals if one.message.codec == CLAIM]:
+            await asyncio.gather(*(one.redeem(self.options.claims) for one in elsewhere))
         try:
             outcome, answer = await self._run(arrivals, settle)
             if isinstance(answer, Failed):

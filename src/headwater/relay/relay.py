@@ -119,7 +119,7 @@ class Relay:
                 continue
             if one.key in parked:
                 holds.append(self._held(one, Reason.BEHIND, ""))
-            elif len(one.data) > self.channel.capabilities.max_bytes:
+            elif len(one.data) > max(self.channel.capabilities.room, self.channel.capabilities.max_bytes):
                 holds.append(self._held(one, Reason.DEAD, f"{len(one.data):,} bytes is more than the channel takes"))
                 parked[one.key] = one.version
             else:

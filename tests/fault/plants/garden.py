@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.fault.plants import (
     answering,
+    claiming,
     consuming,
     deciding,
     holding,
@@ -44,6 +45,7 @@ THEMES = (
     telling,
     receiving,
     serving,
+    claiming,
 )
 VARIABLE = "PLANTED"
 PATHS = "PYTHONPATH"
