@@ -174,6 +174,7 @@ def test_workers_end_when_their_parent_is_killed(folder: Path) -> None:
         (("--channel", "sqlite:////nowhere/c.db", "--workers", "3"), "the folder /nowhere does not exist"),
         (("--store", "memory://", "--workers", "2"), "leave out --workers"),
         (("--only", "nothing"), "has no part 'nothing'"),
+        (("--only", "nothing", "--workers", "3"), "has no part 'nothing'"),
     ],
 )
 def test_what_cannot_run_says_so_once(folder: Path, options: tuple[str, ...], said: str) -> None:

@@ -11,16 +11,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
 import click
 
-from headwater.app import App, open_channel, open_database
+from headwater.app import App, Parts, Wiring, open_channel, open_database
 from headwater.cli.target import Where, channel_option, store_option, takes_where
-from headwater.clock import SystemClock
-from headwater.config import Settings, scheme_of
-from headwater.errors import ConfigurationError
+from headwater.config import scheme_of
+from headwater.errors import ChannelError, ConfigurationError
 from headwater.telemetry import log_json
 
 PARENT: Final = "HEADWATER_PARENT_FD"
@@ -58,16 +58,20 @@ def command(where: Where, *, workers: int, only: tuple[str, ...], without: tuple
     found = where.settings_of(app)
     if "memory" in (scheme_of(found.store), scheme_of(found.channel)):
         raise ConfigurationError("memory:// lives in one process: leave out --workers, or use sqlite:///")
-    asyncio.run(_try(found))
+    asyncio.run(_try(app, where, Parts(frozenset(only), frozenset(without))))
     return asyncio.run(supervise(_child(where, log_level, only, without), workers))
 
 
-async def _try(found: Settings) -> None:
+async def _try(app: App, where: Where, parts: Parts) -> None:
     """Fail once, here, for what would fail in every worker."""
-    database, channel = open_database(found.store, SystemClock()), open_channel(found.channel, SystemClock())
-    for one in (database, channel):
-        await one.open()
-        await one.close()
+    try:
+        wiring = await _connected(app, where)
+        wiring.check(parts)
+        with suppress(ChannelError):  # a channel that is away is waited for
+            await wiring.channel.open()
+        await wiring.channel.close()
+    finally:
+        await app.stop()
 
 
 def _child(where: Where, log_level: str, only: Sequence[str], without: Sequence[str]) -> list[str]:
@@ -99,13 +103,16 @@ async def serve(app: App, where: Where, only: Sequence[str] = (), without: Seque
 
 
 async def _start(app: App, where: Where, only: Sequence[str], without: Sequence[str]) -> None:
-    if where.store or where.channel:
-        database = open_database(where.store, app.clock) if where.store else None
-        channel = open_channel(where.channel, app.clock) if where.channel else None
-        if database is not None:
-            await database.open()
-        await app.connect(database, channel)
+    await _connected(app, where)
     await app.start(only=only, without=without)
+
+
+async def _connected(app: App, where: Where) -> Wiring:
+    database = open_database(where.store, app.clock) if where.store else None
+    channel = open_channel(where.channel, app.clock) if where.channel else None
+    if database is not None:
+        await database.open()
+    return await app.connect(database, channel)
 
 
 class Stopping:
