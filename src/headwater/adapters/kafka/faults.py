@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from headwater.errors import ChannelError, ConfigurationError, HeadwaterError
 
 APPLY: Final = "make it: headwater channel apply"
-UNREACHABLE: Final = "start it, or check host and port in its URL; work goes on by itself"
+UNREACHABLE: Final = "start it, or check host, port and tls= in its URL; work goes on by itself"
 ADVICE: Final[dict[int, str]] = {
     KafkaError._AUTHENTICATION: "it does not take the credentials: check user, password and sasl= in its URL",
     KafkaError.SASL_AUTHENTICATION_FAILED: "it does not take the credentials: check user, password and sasl= in its URL",
@@ -74,11 +74,18 @@ def error_in(message: Message) -> KafkaError:
     return found
 
 
+def cause_of(error: KafkaError) -> int:
+    """The code of what is behind an error, as far as its words alone say it."""
+    if error.code() == KafkaError._FATAL and "group.instance.id" in error.str():
+        return KafkaError.FENCED_INSTANCE_ID
+    if error.code() == KafkaError._TRANSPORT and "SSL" in error.str():
+        return KafkaError._SSL
+    return error.code()
+
+
 def told(error: KafkaError, place: str) -> str:
     """An error in words."""
-    code = error.code()
-    if code == KafkaError._FATAL and "group.instance.id" in error.str():  # that is all it says of what it was
-        code = KafkaError.FENCED_INSTANCE_ID
+    code = cause_of(error)
     return f"{place}: {ADVICE[code]} ({error.str()})" if code in ADVICE else f"{place}: {error.str()} ({error.name()})"
 
 

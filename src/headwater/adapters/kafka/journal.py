@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
-from headwater.adapters.kafka.faults import SERIOUS
+from headwater.adapters.kafka.faults import SERIOUS, cause_of
 from headwater.telemetry import signal
 
 PAUSE: Final = 10.0
@@ -20,7 +20,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.trouble: KafkaError | None = None
-        """The last error that concerns the client as a whole."""
+        """The last error that concerns the client as a whole; that no broker answers tells least, where another says why."""
         self.broken = False
         """Whether the client can do no more."""
         self._again_at: dict[str, float] = {}
@@ -38,6 +38,7 @@ class Journal:
     def error(self, error: KafkaError) -> None:
         """What librdkafka calls for an error that concerns the client as a whole."""
         self.broken = self.broken or error.fatal()
-        if error.fatal() or error.code() in SERIOUS:
+        vague = error.code() == KafkaError._ALL_BROKERS_DOWN
+        if error.fatal() or (cause_of(error) in SERIOUS and not (vague and self.trouble)):
             self.trouble = error
         self.log(logging.WARNING, "", error.name(), "", error.str())

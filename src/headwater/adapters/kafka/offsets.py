@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from headwater.adapters.kafka.binding import Place as TopicPlace
-from headwater.adapters.kafka.faults import PASSING, error_of, translate
+from headwater.adapters.kafka.faults import HOPELESS, PASSING, error_of, translate
+from headwater.adapters.kafka.journal import Journal
 from headwater.adapters.kafka.url import Place, Properties
 
 ASKING: Final[Properties] = {"enable.auto.commit": False, "log_level": 0}
@@ -59,13 +60,17 @@ def _commit(asked: Consumer, parts: list[TopicPartition]) -> None:
 def _ask(place: Place, group: str, question: Callable[[Consumer], Result]) -> Result:
     """The answer to a question; what will pass is waited for."""
     end = monotonic() + place.options.timeout
-    consumer = Consumer({**place.properties, **ASKING, "group.id": group})
+    journal = Journal()
+    consumer = Consumer({**place.properties, **ASKING, "group.id": group, "error_cb": journal.error})
     try:
         while True:
             try:
                 return question(consumer)
             except KafkaException as exception:
                 error = error_of(exception)
+                consumer.poll(0)  # why it has no answer, it says by its callback
+                if journal.trouble is not None and journal.trouble.code() in HOPELESS:
+                    error = journal.trouble
                 if error.code() not in PASSING or monotonic() > end:
                     raise translate(error, place.name) from None
             sleep(AGAIN)
