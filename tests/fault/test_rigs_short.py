@@ -232,6 +232,11 @@ def test_channel() -> None:
     assert (report.told, report.trials) == ([], 8)
 
 
+def test_channel_on_a_broker_that_is_started_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(["channel", "--channel", "kafka", "--count", "2"]) == 0
+    assert "channel on kafka: 0 violations in 2 trials" in capsys.readouterr().out
+
+
 def test_channel_sees_one_that_gives_out_again_what_is_settled() -> None:
     with mock.patch.object(SqliteSubscription, "acknowledge", mock.AsyncMock()):
         number = channel.TESTS.index("test_what_is_acknowledged_never_comes_again")

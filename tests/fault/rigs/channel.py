@@ -1,5 +1,6 @@
-"""`channel`: a channel keeps its contract, and gives each group what it is owed whatever is done to it: `--channel URL`.
+"""`channel`: a channel keeps its contract, and gives each group what it is owed whatever is done to it.
 
+`--channel URL` says which; for `kafka` or `rabbitmq` alone, a broker is started for it.
 A trial is a test of the contract suite, each in its turn, or an example of the state machine, by its seed.
 """
 
@@ -18,6 +19,7 @@ from headwater.clock import Clock
 from headwater.config import scheme_of
 from headwater.testing.contracts.channel import ChannelContract
 from headwater.testing.contracts.properties import ChannelProperties
+from tests.fault.rigs.on_broker import with_option
 from tests.fault.rigs.on_server import fresh_databases
 from tests.fault.rigs.trial import TrialResult
 from tests.servers.postgres import Databases
@@ -25,6 +27,7 @@ from tests.servers.postgres import Databases
 CHANNELS = True
 FILES: Final = ("sqlite", "memory", "")
 SERVERS: Final = ("postgresql", "postgres")
+KAFKA: Final = "kafka"
 STEPS = 25
 
 
@@ -66,17 +69,21 @@ class Contract(Place, ChannelContract):
 
 
 class Examples(Place, ChannelProperties):
-    """One example of the state machine there, in real time; a broker counts its messages in its own time."""
+    """One example of the state machine there, in real time; a broker counts its messages in its own time.
+
+    Members of Kafka keep what they have in hand for as long as the machine likes, and those that left are missed after a while.
+    """
 
     examples = 1
     steps = STEPS
     shrink = False
-    pause = 0.02
 
     def __init__(self, url: str, seed: int) -> None:
-        super().__init__(url)
+        scheme = scheme_of(url) if url else ""
+        super().__init__(with_option(url, "drain", 240) if scheme == KAFKA else url)
         self.seed = seed
-        self.exact = not url or scheme_of(url) in (*FILES, *SERVERS)
+        self.exact = scheme in (*FILES, *SERVERS)
+        self.pause = 0.1 if scheme == KAFKA else 0.02
 
     async def make(self, tmp_path: Path, clock: Clock) -> Channel:
         """With the routes of its topics."""

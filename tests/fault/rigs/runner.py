@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import logging
 import pkgutil
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from benchmarks.machine import about
 from benchmarks.scorecard import write_rigs
 from headwater.config import scheme_of
+from tests.fault.rigs.on_broker import OURS, channel_at
 from tests.fault.rigs.trial import TrialResult, fell
 
 PACKAGE = "tests.fault.rigs"
@@ -211,16 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.plants:
         return plants().main(options.rigs, as_json=options.json, keep=options.scorecard, store=options.store)
-    logging.getLogger("headwater").addHandler(logging.NullHandler())
     seconds = options.minutes * 60 if options.minutes else None
-    wanted = Wanted(options.count, options.seed, seconds, options.store, options.channel)
     reports: list[Report] = []
     out = sys.stderr if options.json else sys.stdout
-    for name in options.rigs or names():
-        reports.append(run(name, wanted, _whisper, lambda line: print(line, file=out)))
-        _tell(reports[-1], out.write)
-        if reports[-1].stopped:
-            break
+    with channel_at(options.channel) as channel:
+        wanted = Wanted(options.count, options.seed, seconds, options.store, channel)
+        for name in options.rigs or names():
+            reports.append(run(name, wanted, _whisper, lambda line: print(line, file=out)))
+            _tell(reports[-1], out.write)
+            if reports[-1].stopped:
+                break
     if options.scorecard:
         write_rigs(
             about(["./dev", "prove", *sys.argv[1:]]), [one.as_data() for one in reports if one.sound or one.violations]
@@ -257,7 +257,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="",
         help="postgresql: on a server that is started, or its URL: on that one; for rigs that take one",
     )
-    parser.add_argument("--channel", default="", help="the URL of a channel; for rigs that take one")
+    parser.add_argument(
+        "--channel",
+        default="",
+        help=f"{' or '.join(OURS)}: on a broker that is started, or the URL of any channel; for rigs that take one",
+    )
     parser.add_argument("--json", action="store_true", help="end in one JSON object for each rig")
     parser.add_argument("--scorecard", action="store_true", help="keep the figures in docs/reference/scorecard")
     parser.add_argument(
