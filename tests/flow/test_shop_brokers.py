@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,16 +16,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import aio_pika
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from examples.shop.folder import Folder, Run, with_prefix
+from examples.shop.progress import Progress
+from tests.docs.page import ROOT
+from tests.flow.test_shop import running
 from tests.flow.test_shop_postgres import demo, is_exact
 from tests.servers import kafka as kafka_programs
 from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import Endpoint
-from tests.servers.kafka import KafkaServer
+from tests.servers.kafka import Brokers, KafkaServer
 from tests.servers.postgres import Databases
-from tests.servers.rabbitmq import RabbitmqServer
+from tests.servers.rabbitmq import RabbitmqServer, Vhosts
 
 pytestmark = pytest.mark.timeout(300)  # four services and two servers on a busy machine
 
@@ -91,6 +104,100 @@ def test_the_ledger_is_exact_over_sns_and_sqs_while_services_are_killed(aws: End
     code, ledger, said = demo("--limit", 60, "--rate", 10, "--kill-every", 2, "--channel", url)
     assert is_exact(code, ledger, said)
     assert ledger["kills"] > 0
+
+
+# --- a topic is wiped half-way ---
+
+ORDERS = 120
+LOST = "payments.commands"
+
+
+class HalfWay:
+    """A run that was stopped while one service did not take what others had sent it; commands are given as a person does."""
+
+    def __init__(self, path: Path, channel: str) -> None:
+        with running("--limit", ORDERS, "--dir", path, "--channel", channel) as run:
+            self.folder = Folder(path)
+            pid = self._payments()
+            os.kill(pid, signal.SIGSTOP)
+            self._wait_for_commands()
+            run.send_signal(signal.SIGINT)
+            os.kill(pid, signal.SIGKILL)
+            assert run.wait(30) == 130
+        assert self.folder.earlier() is not None
+
+    def _payments(self) -> int:
+        end, log = time.monotonic() + STARTED, self.folder.logs / "payments.log"
+        while not (log.exists() and "app.started" in log.read_text()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return int(json.loads(self.folder.pids.read_text())["payments"])
+
+    def _wait_for_commands(self) -> None:
+        end = time.monotonic() + STARTED
+        progress = Progress(self.folder)
+        while (now := progress.look()).lag[LOST] < ORDERS // 2 or now.lag["orders.fulfilment"]:
+            assert time.monotonic() < end, now
+            time.sleep(0.1)
+        progress.close()
+
+    def headwater(self, service: str, *words: str) -> str:
+        """What a command says about a service of the run."""
+        command = [sys.executable, "-m", "headwater", *words, "--app", f"examples.shop.{service}:app"]
+        environment = os.environ | self.folder.environment(service)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def behind(self) -> int:
+        """How many commands the service has yet to take."""
+        states = json.loads(self.headwater("payments", "consumers", "--json"))["consumers"]
+        return sum(int(one["behind"]) for one in states if one["name"] == LOST and one["source"] == "channel")
+
+
+def is_mended(half: HalfWay, wipe: Callable[[], object], on_topic: Callable[[], int]) -> bool:
+    """Wipe the topic and have it filled by commands, with the services down; then the run goes on to its end."""
+    assert half.behind() >= ORDERS // 2
+    wipe()
+    assert "made " in half.headwater("payments", "channel", "apply")
+    assert on_topic() == 0, "they are lost"
+    said = half.headwater("orders", "republish", "--from", "1", "--topic", LOST)
+    [count] = re.findall(r"published (\d+) messages again", said)
+    assert on_topic() == int(count) >= ORDERS // 2
+    return is_exact(*demo("--dir", half.folder.path))
+
+
+def test_a_topic_on_kafka_that_was_wiped_half_way_is_filled_by_republish(kafka: Brokers, tmp_path: Path) -> None:
+    url = kafka.url()
+    [prefix] = re.findall("prefix=([^&]*)", url)
+
+    def wipe() -> None:
+        kafka.admin.delete_topics([prefix + LOST])[prefix + LOST].result()
+        while prefix + LOST in kafka.admin.list_topics(timeout=10).topics:
+            time.sleep(0.05)
+
+    def on_topic() -> int:
+        ends = kafka.admin.list_offsets({TopicPartition(prefix + LOST, n): OffsetSpec.latest() for n in range(4)})
+        return sum(one.result().offset for one in ends.values())
+
+    assert is_mended(HalfWay(tmp_path, url), wipe, on_topic)
+
+
+def test_a_queue_on_rabbitmq_that_was_wiped_half_way_is_filled_by_republish(rabbitmq: Vhosts, tmp_path: Path) -> None:
+    url = rabbitmq.make()
+
+    async def wipe() -> None:
+        async with await aio_pika.connect(url.replace("rabbitmq://", "amqp://")) as connection:
+            channel = await connection.channel()
+            for number in range(4):
+                queue = await channel.get_queue(f"w-{LOST}/payments/{number}-of-4")
+                await queue.delete(if_unused=False, if_empty=False)
+
+    half = HalfWay(tmp_path, f"{url}?prefix=w-")
+    assert is_mended(half, lambda: asyncio.run(wipe()), half.behind)
+
+
+# --- folders and topics of runs ---
 
 
 @pytest.mark.parametrize(
