@@ -7,11 +7,13 @@ import pytest
 
 from tests.servers import emmett as emmett_programs
 from tests.servers import kafka as kafka_programs
+from tests.servers import node as node_programs
 from tests.servers import postgres as postgres_programs
 from tests.servers import rabbitmq as rabbitmq_programs
 from tests.servers.aws import aws, aws_server, own_aws
 from tests.servers.emmett import emmett
 from tests.servers.kafka import kafka, kafka_server, own_kafka, own_kafka_server
+from tests.servers.node import node
 from tests.servers.postgres import Unavailable, postgres, postgres_server
 from tests.servers.rabbitmq import rabbitmq, rabbitmq_server
 
@@ -21,6 +23,7 @@ __all__ = [
     "emmett",
     "kafka",
     "kafka_server",
+    "node",
     "own_aws",
     "own_kafka",
     "own_kafka_server",
@@ -36,6 +39,7 @@ PROGRAMS = {
     "kafka": kafka_programs.install,
     "emmett": emmett_programs.install,
     "own_kafka": kafka_programs.install_programs,
+    "node": node_programs.install,
 }
 """How a server is installed, by the fixture that asks for it."""
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import zlib
+from pathlib import Path
+from typing import Any
 
 import aio_pika
 
 from headwater.channel import Delivery, Publication, Subscription
+from tests.contract.foreign import TOPIC, Hearer, attributes, running
 from tests.fault.rabbitmq import opened
+from tests.flow.shop import Bump, shop
 from tests.servers.rabbitmq import Vhosts
+
+SCRIPT = Path(__file__).with_name("amqp.js")
 
 
 def amqp(url: str) -> str:
@@ -81,3 +89,64 @@ def test_another_client_publishes_with_the_slot_of_a_key_or_with_none(rabbitmq: 
             assert {(one.partition, one.headers["type"]) for one in plain} == {(0, "plain")}
 
     asyncio.run(main())
+
+
+# --- a service in another language ---
+
+
+async def node_runs(modules: Path, url: str, *words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *("node", str(SCRIPT), amqp(url), *words),
+        env=os.environ | {"NODE_PATH": str(modules)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+def test_a_client_in_javascript_reads_what_a_service_of_ours_states(
+    rabbitmq: Vhosts, node: Path, tmp_path: Path
+) -> None:
+    url = rabbitmq.make()
+
+    async def main() -> list[dict[str, Any]]:
+        async with running(shop(store=f"sqlite:///{tmp_path}/shop.db", channel=url)) as app:
+            reader = await node_runs(node, url, "read", "shop.Counter", "2")
+            assert reader.stdout is not None
+            assert await reader.stdout.readline() == b"ready\n"
+            await app.send(Bump("ключ", "one"))
+            await app.send(Bump("ключ", "two"))
+            said, _ = await asyncio.wait_for(reader.communicate(), 20)
+            assert reader.returncode == 0
+            return [json.loads(line) for line in said.splitlines()]
+
+    first, second = asyncio.run(main())
+    headers = first["headers"]
+    assert (headers["cloudEvents_type"], headers["cloudEvents_source"]) == ("shop.Bumped", "shop")
+    assert headers["cloudEvents_specversion"] == "1.0"
+    assert headers["cloudEvents_partitionkey"] == headers["cloudEvents_subject"] == "shop.Counter/ключ"
+    assert first["contentType"] == "application/json"
+    assert [one["data"]["say"] for one in (first, second)] == ["one", "two"]
+    assert [one["headers"]["cloudEvents_streamversion"] for one in (first, second)] == ["1", "2"]
+
+
+def test_a_service_of_ours_hears_what_a_client_in_javascript_states(
+    rabbitmq: Vhosts, node: Path, tmp_path: Path
+) -> None:
+    url = rabbitmq.make()
+    stated = [("r1", 1, 10), ("r2", 1, 20), ("r1", 2, 30), ("r1", 1, 10), ("r1", 3, 40)]
+
+    async def main() -> list[tuple[str, int]]:
+        hearer = Hearer(tmp_path, url)
+        async with running(hearer.app):
+            client = await node_runs(node, url, "state", TOPIC)
+            lines = [
+                json.dumps({"attributes": attributes(receipt, version), "data": {"receipt": receipt, "cents": cents}})
+                for receipt, version, cents in stated
+            ]
+            await asyncio.wait_for(client.communicate("\n".join(lines).encode()), 20)
+            assert client.returncode == 0
+            return await hearer.hears(4)
+
+    heard = asyncio.run(main())
+    assert [cents for receipt, cents in heard if receipt == "r1"] == [10, 30, 40], "each once, in order"
+    assert [cents for receipt, cents in heard if receipt == "r2"] == [20]
