@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 
-from headwater import After, App, Command, Event
+from headwater import After, App, ChannelError, Command, Event
 from headwater.channel import Publication
 from headwater.inbox import Reason
 from headwater.testing.harness import Harness
@@ -93,6 +95,24 @@ async def test_a_request_waits_for_a_producer_that_is_down():
         await world._start(producer, type(world.databases["shop"])(world.clock, world.databases["shop"].file))
         await world.settle()
         assert taker.calls == [("a", 1), ("a", 2)]
+
+
+@played
+async def test_a_request_whose_acknowledgement_failed_is_answered_again_and_settled():
+    producer, taker = shop(), Taker(model=False)
+    async with Harness(producer, taker.app) as world:
+        channel = Lossy(world)
+        channel.lose = [(A, 1)]
+        control = producer.wiring.subscriptions[-1]
+        await bump(producer, *"aa")
+        with (
+            mock.patch.object(control, "acknowledge", side_effect=ChannelError("away")),
+            pytest.raises(ChannelError, match="away"),
+        ):
+            await world.advance(seconds=5)
+        await world.advance(seconds=1)
+        assert taker.calls == [("a", 1), ("a", 2)]
+        assert [one.messages for one in await world.channel.lag("shop.control")] == [0]
 
 
 @played

@@ -43,11 +43,11 @@ class Answering:
                 request = read_request(delivery.body)
                 if request is not None:
                     await self._answer(request)
+            fault.point("repair.answered")
+            await self.subscription.acknowledge(deliveries)
         except BaseException:
             await self.subscription.release()
             raise
-        fault.point("repair.answered")
-        await self.subscription.acknowledge(deliveries)
         fault.point("repair.acknowledged")
         return True
 
