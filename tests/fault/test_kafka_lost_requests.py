@@ -86,8 +86,8 @@ def test_a_broker_that_is_killed_again_and_again_has_what_it_confirmed_once_and_
     async def main() -> None:
         assert own_kafka.server is not None
         async with AsyncExitStack() as stack:
-            channels = [await stack.enter_async_context(opened(own_kafka.url(timeout=40))) for _ in range(8)]
-            over, end = asyncio.Event(), time.monotonic() + 12
+            channels = [await stack.enter_async_context(opened(own_kafka.url(timeout=40))) for _ in range(12)]
+            over, end = asyncio.Event(), time.monotonic() + 9
             publishing = [asyncio.create_task(publish_until(over, one)) for one in channels]
             kills = 0
             while time.monotonic() < end:

@@ -34,7 +34,7 @@ def kafka_commits_offsets_by_itself() -> Patch:
     """librdkafka commits what it has handed out, now and then and at the end (`enable.auto.commit`)."""
     return mock.patch.dict(
         member.CONSUMER,
-        {"enable.auto.commit": True, "enable.auto.offset.store": True, "auto.commit.interval.ms": 20},
+        {"enable.auto.commit": True, "enable.auto.offset.store": True},
     )
 
 
