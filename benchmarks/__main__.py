@@ -97,7 +97,10 @@ def _measured(setting: Setting, check: Callable[[Setting], Any], works: Mapping[
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=ABOUT)
     parser.add_argument(
-        "works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}, M1 to M4; by default all that there are"
+        "works",
+        nargs="*",
+        metavar="WORK",
+        help=f"{', '.join(WORKS)}, M1 to M4 and SCALE; by default all that there are",
     )
     parser.add_argument(
         "--store", default=SQLITE, help="sqlite, or postgresql: a server of its own, or the one a superuser's URL names"

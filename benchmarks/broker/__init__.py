@@ -7,6 +7,7 @@ WORKS = {
     "M2": "consume:consuming",
     "M3": "latency:latency",
     "M4": "effects:effects",
+    "SCALE": "scale:scale",
 }
 WITH_DATABASE = frozenset({"M3", "M4"})
 """Those that need PostgreSQL as well."""
