@@ -115,3 +115,20 @@ def test_without_node_it_is_left_out_and_a_line_says_so(
         "Emmett is left out: node and npm are not both on PATH; install Node 20 or newer to have it beside the others\n"
     )
     assert capsys.readouterr().out == said
+
+
+def test_where_it_cannot_be_installed_a_line_says_why_and_nothing_half_made_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, does in (("node", "exit 0"), ("npm", "echo 'npm error: no\nregistry' >&2; exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bench.found.cache_clear()
+    try:
+        assert bench.found() is None
+    finally:
+        bench.found.cache_clear()
+    assert capsys.readouterr().out == "Emmett is left out: `npm ci` failed: npm error: no registry\n"
+    assert list((tmp_path / "cache" / "headwater-bench").iterdir()) == []
