@@ -73,7 +73,7 @@ class World:
             async with self.running(app):
                 if work is not None:
                     await work(app)
-                await until(ended.is_set, self.patience)
+                await until(ended.is_set, PATIENCE)
 
     async def count(self, producer: App) -> None:
         """State the next number of each key."""

@@ -53,6 +53,8 @@ PASSING: Final = frozenset(
     }
 )
 """What is so for a moment after something was made or has moved."""
+UNTRUSTING: Final = ("SSL handshake failed", "SSL alert")
+"""What is said where TLS fails, and not where a connection by TLS ends."""
 TOO_LARGE: Final = KafkaError.MSG_SIZE_TOO_LARGE
 REFUSED: Final = {
     TOO_LARGE: "it is larger than the topic takes (max.message.bytes)",
@@ -78,7 +80,7 @@ def cause_of(error: KafkaError) -> int:
     """The code of what is behind an error, as far as its words alone say it."""
     if error.code() == KafkaError._FATAL and "group.instance.id" in error.str():
         return KafkaError.FENCED_INSTANCE_ID
-    if error.code() == KafkaError._TRANSPORT and "SSL" in error.str():
+    if error.code() == KafkaError._TRANSPORT and any(sign in error.str() for sign in UNTRUSTING):
         return KafkaError._SSL
     return error.code()
 
