@@ -40,8 +40,8 @@ class KafkaBroker:
         return cpu_of(self._own.pid) if self._own else 0.0
 
     @contextmanager
-    def empty(self) -> Iterator[Place]:
-        prefix = self._made()
+    def empty(self, partitions: int = PARTITIONS) -> Iterator[Place]:
+        prefix = self._made(partitions)
         try:
             yield self._place(prefix, GROUP)
         finally:
@@ -61,9 +61,9 @@ class KafkaBroker:
         for prefix in self._filled.values():
             self._delete(prefix)
 
-    def _made(self) -> str:
+    def _made(self, partitions: int = PARTITIONS) -> str:
         prefix = f"bench{uuid4().hex[:8]}."
-        self._unsafe = establish(self._url(prefix))
+        self._unsafe = establish(self._url(prefix, partitions))
         return prefix
 
     def _delete(self, prefix: str) -> None:
@@ -72,8 +72,8 @@ class KafkaBroker:
         for future in client.delete_topics(topics).values():
             future.result()
 
-    def _url(self, prefix: str) -> str:
-        return f"kafka://{self._address}?prefix={prefix}&partitions={PARTITIONS}"
+    def _url(self, prefix: str, partitions: int = PARTITIONS) -> str:
+        return f"kafka://{self._address}?prefix={prefix}&partitions={partitions}"
 
     def _place(self, prefix: str, group: str) -> Place:
         topic = f"{prefix}{TOPIC}"

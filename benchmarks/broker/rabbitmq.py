@@ -40,11 +40,11 @@ class RabbitmqBroker:
         return cpu_of(self._own.pid) if self._own else 0.0
 
     @contextmanager
-    def empty(self) -> Iterator[Place]:
+    def empty(self, partitions: int = 1) -> Iterator[Place]:
         vhosts = self._vhosts.fresh()
         url = vhosts.make()
         try:
-            ours = f"{url}?partitions=1&prefetch={PREFETCH}"
+            ours = f"{url}?partitions={partitions}&prefetch={PREFETCH}"
             self._unsafe = establish(ours)
             yield Place(ours, GROUP, url.replace("rabbitmq://", "amqp://"), TOPIC, QUEUE, GROUP)
         finally:

@@ -1,12 +1,11 @@
 """SCALE: `headwater run` with one worker and with several, of a service whose handler works for about a millisecond.
 
-The channel is empty and all workers run when the clock starts; it stops when all that was published then is acknowledged.
-More workers than cores are not tried: what they share is the processor.
+The channel is empty and all workers run when the clock starts; it stops when all that was published then is handled. More
+workers than cores are not tried: what they share is the processor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -20,53 +19,56 @@ from pathlib import Path
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures
 from benchmarks.works.consume import published
-from headwater.channel import Publication, Route
+from headwater.channel import Publication
 
-from .server import Broker, Place, fill, opened
+from .server import Broker, Place, fill
 
 MESSAGES = 10_000
 WARM = 400
+PARTITIONS = 8
 ROUNDS = 3
+PATIENCE = 120.0
 STARTED = '"app.started"'
 SERVICE = """
+import os
 from benchmarks.works.consume import LineAdded
 from headwater import App
 
 app = App("{group}", store="sqlite:///scaled.db", channel="{url}", batch=50)
+done = os.open("done", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
 @app.on(LineAdded, name="work")
 def work(event: LineAdded) -> None:
     sum(range(60_000))
+    os.write(done, b".")
 """
 
 
 def scale(setting: Setting, broker: Broker) -> Iterator[Case]:
-    count = MESSAGES // (5 if setting.quick else 1)
+    messages = published(WARM + MESSAGES // (5 if setting.quick else 1))
     workers = [number for number in (1, 2, 4, 8) if number <= (os.cpu_count() or 1)]
     names = {number: f"{number} worker{'s' if number > 1 else ''}" for number in workers}
-    subjects = {name: partial(_run, setting, broker, published(count), number) for number, name in names.items()}
+    subjects = {name: partial(_run, setting, broker, messages, number) for number, name in names.items()}
     yield Case(f"SCALE {broker.name}", "a handler of 1 ms CPU", subjects, limit=names[1], rounds=ROUNDS)
 
 
 def _run(setting: Setting, broker: Broker, messages: Sequence[Publication], workers: int) -> Figures:
-    with setting.fresh() as folder, broker.empty() as place, _running(folder, place, workers):
-        _drained(place, published(WARM))
+    with setting.fresh() as folder, broker.empty(PARTITIONS) as place, _running(folder, place, workers):
+        fill(place.url, messages[:WARM])
+        _handled(folder, WARM)
         begun = time.perf_counter()
-        _drained(place, messages)
-        return {"messages/s": len(messages) / (time.perf_counter() - begun)}
+        fill(place.url, messages[WARM:])
+        _handled(folder, len(messages))
+        return {"messages/s": (len(messages) - WARM) / (time.perf_counter() - begun)}
 
 
-def _drained(place: Place, messages: Sequence[Publication]) -> None:
-    """Publish messages and wait until the group has acknowledged all."""
-
-    async def settled() -> None:
-        async with opened(place.url) as channel:
-            await channel.examine([Route(messages[0].topic, (place.group,))])
-            while sum(one.messages for one in await channel.lag(place.group)):  # noqa: ASYNC110 - looked at from outside
-                await asyncio.sleep(0.05)
-
-    fill(place.url, messages)
-    asyncio.run(settled())
+def _handled(folder: Path, count: int) -> None:
+    """Wait until so many messages are handled."""
+    end = time.monotonic() + PATIENCE
+    while (folder / "done").stat().st_size < count:
+        if time.monotonic() > end:
+            raise SystemExit(f"bench: {(folder / 'done').stat().st_size} of {count} messages were handled")
+        time.sleep(0.01)
 
 
 @contextmanager

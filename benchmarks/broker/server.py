@@ -45,7 +45,7 @@ class Broker(Protocol):
         """Seconds of CPU that it has used so far; 0 of a server elsewhere."""
         ...
 
-    def empty(self) -> AbstractContextManager[Place]:
+    def empty(self, partitions: int = ...) -> AbstractContextManager[Place]:
         """A topic with nothing in it, for one measurement."""
         ...
 
