@@ -87,7 +87,7 @@ def mark_before_effect() -> Patch:
     return mock.patch.object(Consumer, "_run", early)
 
 
-@planted(Promise.EFFECT_ONCE, Rig("simulate", "took|twice|neither done nor held"))
+@planted(Promise.EFFECT_ONCE, Rig("simulate", "took|twice|neither done nor held|finished already"))
 def checkpoint_in_its_own_transaction() -> Patch:
     """The checkpoint of a log consumer is committed after its effects, in a transaction of its own."""
     run = Consumer._run

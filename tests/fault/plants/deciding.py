@@ -89,7 +89,6 @@ def seen_up_to_a_later_head() -> Patch:
 @planted(
     Promise.ATOMIC,
     Suite(f"{CONTRACT}test_a_condition_is_about_what_comes_before_its_own_set"),
-    Rig("dcb", UNSEEN),
     everywhere=True,
 )
 def sets_of_one_commit_unseen() -> Patch:
