@@ -88,8 +88,8 @@ class Runner:
         """Stop fetching, finish what is in hand within 10 seconds, and give up the leases."""
         self._stopping.set()
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=GRACE)
-            for task in pending:
+            await asyncio.wait(self._tasks, timeout=GRACE)
+            for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
