@@ -1,4 +1,4 @@
-"""Planted bugs are caught; here by the detectors that are soon done, all of them by `./dev prove --plants`."""
+"""Planted bugs are caught; here some of each promise by detectors that are soon done, all of them by `./dev prove --plants`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from benchmarks.scorecard import write_plants
 from tests.fault.plants.apart import Lost, apart
 from tests.fault.plants.detectors import Suite, warm_up
 from tests.fault.plants.garden import growing, plants
-from tests.fault.plants.plant import Detector, Plant
+from tests.fault.plants.plant import Detector, Plant, Promise
 from tests.fault.rigs.on_server import serving
 
 PATIENCE = 90.0
@@ -135,6 +135,13 @@ def prove(
             findings.append(prover.prove(plant, detectors))
             say(findings[-1].line())
     return findings
+
+
+def few(count: int) -> list[str]:
+    """The names of so many plants of each promise, of those that a detector sees soon."""
+    soon = [one for one in plants().values() if not all(detector.slow for detector in one.caught_by)]
+    of_each = ([one.name for one in soon if one.breaks is promise] for promise in Promise)
+    return [name for names in of_each for name in names[:count]]
 
 
 def _on_server(plant: Plant) -> Sequence[Detector]:
