@@ -58,6 +58,11 @@ async def redeem(claims: Claims | None, reference: str) -> bytes:
     return body
 
 
+def checked(channel: Channel, claims: Claims | None) -> Channel:
+    """A channel by which bodies of any size go where there are claims; else as it is."""
+    return channel if claims is None else ClaimCheck(channel, claims)
+
+
 class ClaimCheck:
     """A channel by which a body of any size goes: what it does not take is left with the claims, and its message says where."""
 

@@ -16,7 +16,7 @@ from headwater.app.routes import routes
 from headwater.app.runner import Runner
 from headwater.app.wiring import Wiring, WiringOptions, wire
 from headwater.channel import Channel, Route, Start
-from headwater.claims import ClaimCheck
+from headwater.claims import checked
 from headwater.clock import Clock, SystemClock
 from headwater.config import Settings, settings
 from headwater.database import Database
@@ -151,9 +151,7 @@ class App:
         if self._wiring is None:
             found = self.settings()
             claims = open_claims(found.claims)
-            carrier = channel or open_channel(found.channel, self.clock)
-            if claims is not None:
-                carrier = ClaimCheck(carrier, claims)
+            carrier = checked(channel or open_channel(found.channel, self.clock), claims)
             store = database or open_database(found.store, self.clock)
             try:
                 if database is None:

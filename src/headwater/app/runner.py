@@ -23,6 +23,7 @@ GRACE = 10.0
 SMALL = 64
 REST = 2
 LONGEST = 0.01
+"""A patient flow rests after a step of fewer than SMALL messages: REST times as long as it took, LONGEST seconds at most."""
 TOLD = 10
 """A channel that stays away is told of at every so many tries."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headwater.app import open_channel, open_claims
-from headwater.claims import ClaimCheck
+from headwater.claims import checked
 from headwater.cli.output import print_json, print_line
 from headwater.cli.target import (
     Where,
@@ -52,9 +52,7 @@ async def _run(where: Where, start: int, topic: str, group: str) -> Republished:
 
     app = where.app()
     found = where.settings_of(app)
-    channel, claims = open_channel(found.channel, SystemClock()), open_claims(found.claims)
-    if claims is not None:
-        channel = ClaimCheck(channel, claims)
+    channel = checked(open_channel(found.channel, SystemClock()), open_claims(found.claims))
     async with opened_database(found.store) as database:
         await channel.open()
         try:

@@ -113,13 +113,14 @@ class Relay:
         holds: list[Held] = []
         publications: list[Publication] = []
         parked = await self._parked(recorded)
+        most = max(self.channel.capabilities.room, self.channel.capabilities.max_bytes)
         for one in recorded:
             topic = topic_of(one, self.service)
             if topic is None or one.version <= parked.get(one.key, 0):
                 continue
             if one.key in parked:
                 holds.append(self._held(one, Reason.BEHIND, ""))
-            elif len(one.data) > max(self.channel.capabilities.room, self.channel.capabilities.max_bytes):
+            elif len(one.data) > most:
                 holds.append(self._held(one, Reason.DEAD, f"{len(one.data):,} bytes is more than the channel takes"))
                 parked[one.key] = one.version
             else:

@@ -96,11 +96,10 @@ class Writer(Generic[Request, Result]):
             gathered.append(ticket)
             return await ticket.future
         self._check()
-        if self._alone > ALONE and self._alone % LOOK and (results := self._write_at_once(ticket)) is not None:
-            return results
         self._gathered[loop] = [ticket]
         try:
-            await asyncio.sleep(0)  # whoever else writes in this turn of the loop joins
+            if self._alone <= ALONE or self._alone % LOOK == 0:
+                await asyncio.sleep(0)  # whoever else writes in this turn of the loop joins
         except BaseException:
             ticket.future.cancel()
             raise
@@ -149,13 +148,6 @@ class Writer(Generic[Request, Result]):
             self._bell.put(None)  # once for all: each ring may wake the thread, which then wants the interpreter's lock
 
     # --- in a loop ---
-
-    def _write_at_once(self, ticket: Ticket[Request, Result]) -> list[Result | HeadwaterError] | None:
-        """The results of a request that is taken to be alone, without a turn of the loop; None where it has to wait."""
-        if self._queued or self._busy:
-            return None
-        self._alone += 1
-        return self._write_here(ticket)
 
     def _send_off(self, loop: asyncio.AbstractEventLoop) -> list[Result | HeadwaterError] | None:
         """Write what this turn of the loop has gathered if it is but one, and give the results; else send it on."""
