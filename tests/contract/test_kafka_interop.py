@@ -7,7 +7,8 @@ import time
 
 from confluent_kafka import Consumer, Message, Producer
 
-from headwater.channel import Delivery, Publication, Subscription
+from headwater.channel import Publication
+from tests.contract.foreign import some
 from tests.fault.kafka import opened
 from tests.servers.kafka import Brokers
 
@@ -21,18 +22,6 @@ MURMUR2 = {
 }
 """What Kafka's own client in Java makes of keys: the partition is this without its sign bit, modulo their number."""
 PARTITIONS = 97
-
-
-async def some(member: Subscription, count: int) -> list[Delivery]:
-    found: list[Delivery] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            batch = await member.fetch(100)
-            await member.acknowledge(batch)
-            found += batch
-            if not batch:
-                await member.wait(1.0)
-    return found
 
 
 def read(address: str, topic: str, count: int) -> list[Message]:

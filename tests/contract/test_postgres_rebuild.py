@@ -110,13 +110,19 @@ def test_what_this_process_is_not_sure_of_yet_is_waited_for(postgres: Databases)
     asyncio.run(main())
 
 
-def test_the_first_batch_of_the_live_reader_is_not_lost_to_a_swap_beside_it(postgres: Databases) -> None:
+@asynccontextmanager
+async def live_and_built(postgres: Databases) -> AsyncIterator[tuple[PostgresDatabase, PostgresDatabase]]:
+    """The database of a reader and that of a rebuild, with the live table and the one that was built."""
     url = postgres.make()
+    async with opened(url) as reading, opened(url) as rebuilding:
+        await reading.create_table(TABLE)
+        await reading.create_table(BUILT)
+        yield reading, rebuilding
 
+
+def test_the_first_batch_of_the_live_reader_is_not_lost_to_a_swap_beside_it(postgres: Databases) -> None:
     async def main() -> None:
-        async with opened(url) as reading, opened(url) as rebuilding:
-            await reading.create_table(TABLE)
-            await reading.create_table(BUILT)
+        async with live_and_built(postgres) as (reading, rebuilding):
             async with reading.transaction() as transaction:
                 transaction.write([FIRST])
                 swapping = asyncio.create_task(rebuilding.swap_table(BUILT, TABLE, READER, "built", 0))
@@ -128,12 +134,8 @@ def test_the_first_batch_of_the_live_reader_is_not_lost_to_a_swap_beside_it(post
 
 
 def test_a_swap_fells_the_first_batch_of_a_live_reader_that_comes_after_it(postgres: Databases) -> None:
-    url = postgres.make()
-
     async def main() -> None:
-        async with opened(url) as reading, opened(url) as rebuilding:
-            await reading.create_table(TABLE)
-            await reading.create_table(BUILT)
+        async with live_and_built(postgres) as (reading, rebuilding):
             assert await rebuilding.swap_table(BUILT, TABLE, READER, "built", 0)
             [answer] = await reading.commit([FIRST])
             assert isinstance(answer, Collision)

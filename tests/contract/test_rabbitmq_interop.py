@@ -11,8 +11,8 @@ from typing import Any
 
 import aio_pika
 
-from headwater.channel import Delivery, Publication, Subscription
-from tests.contract.foreign import TOPIC, Hearer, attributes, running
+from headwater.channel import Publication
+from tests.contract.foreign import TOPIC, Hearer, attributes, running, some
 from tests.fault.rabbitmq import opened
 from tests.flow.shop import Bump, shop
 from tests.servers.rabbitmq import Vhosts
@@ -22,18 +22,6 @@ SCRIPT = Path(__file__).with_name("amqp.js")
 
 def amqp(url: str) -> str:
     return url.replace("rabbitmq://", "amqp://")
-
-
-async def some(member: Subscription, count: int) -> list[Delivery]:
-    found: list[Delivery] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            batch = await member.fetch(100)
-            await member.acknowledge(batch)
-            found += batch
-            if not batch:
-                await member.wait(1.0)
-    return found
 
 
 def test_another_client_binds_a_queue_to_a_topic_and_reads_cloud_events(rabbitmq: Vhosts) -> None:

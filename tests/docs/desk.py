@@ -46,6 +46,19 @@ class Desk:
         assert process.returncode == code, f"{command}: {out}{said}"
         return out
 
+    def withdraw(self, cents: int) -> None:
+        """Take so much from the account a1."""
+        self.done(f'command send --app bank:app Withdraw {{"account_id":"a1","cents":{cents}}}')
+
+    def hears_of_a_withdrawal(self, bank: str, audit: str) -> str:
+        """What the audit says of the first withdrawal from an account, both services running."""
+        with self.running(audit) as hearing, self.running(bank):
+            self.done('command send --app bank:app OpenAccount {"account_id":"a1","owner":"Ada"}')
+            self.done('command send --app bank:app Deposit {"account_id":"a1","cents":500}')
+            self.withdraw(120)
+            assert hearing.stdout is not None
+            return hearing.stdout.readline()
+
     def until(self, consumers: str, behind: int, *seconds: float | None) -> None:
         """Until the handler is behind by so many messages, and where it is said, seconds."""
         end = time.monotonic() + 20

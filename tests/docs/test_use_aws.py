@@ -45,15 +45,10 @@ def test_the_commands_of_the_page_do_what_it_says(aws: Endpoint, tmp_path: Path)
     assert f"made queue {aws.prefix}audit--bank_Account.fifo" in desk.done(apply_audit)
     assert "nothing is missing" in desk.done(plan)
     assert "nothing was missing" in desk.done(apply_audit)
-    with desk.running(run_audit) as audit, desk.running(run_bank):
-        desk.done('command send --app bank:app OpenAccount {"account_id":"a1","owner":"Ada"}')
-        desk.done('command send --app bank:app Deposit {"account_id":"a1","cents":500}')
-        desk.done('command send --app bank:app Withdraw {"account_id":"a1","cents":120}')
-        assert audit.stdout is not None
-        assert audit.stdout.readline() == "a1: 120\n"
+    assert desk.hears_of_a_withdrawal(run_bank, run_audit) == "a1: 120\n"
     desk.until(consumers, 0)
     with desk.running(run_bank):
-        desk.done('command send --app bank:app Withdraw {"account_id":"a1","cents":7}')
+        desk.withdraw(7)
         desk.until(consumers, 1)
     purge(aws)
     desk.done(republish)

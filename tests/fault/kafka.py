@@ -1,4 +1,4 @@
-"""What the tests of harm to Kafka share."""
+"""A channel on Kafka as the tests of harm open it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from contextlib import AbstractAsyncContextManager
 
 from headwater.adapters.kafka import KafkaChannel
 from tests.fault import stream
-from tests.fault.stream import CLOCK, ROUTE
-
-__all__ = ["CLOCK", "ROUTE", "opened"]
 
 
 def opened(url: str, *, made: bool = True) -> AbstractAsyncContextManager[KafkaChannel]:
     """An open channel there."""
-    return stream.opened(KafkaChannel(url, CLOCK), made=made)
+    return stream.opened(KafkaChannel(url, stream.CLOCK), made=made)

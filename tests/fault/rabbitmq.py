@@ -1,4 +1,4 @@
-"""What the tests of harm to RabbitMQ share."""
+"""A channel on RabbitMQ as the tests of harm open it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ from contextlib import AbstractAsyncContextManager
 
 from headwater.adapters.rabbitmq import RabbitmqChannel
 from tests.fault import stream
-from tests.fault.stream import CLOCK, KEYS, PATIENCE, ROUTE, SOON, Ledger, publications, publish_surely, refusal
-
-__all__ = [
-    "CLOCK",
-    "KEYS",
-    "PATIENCE",
-    "ROUTE",
-    "SOON",
-    "Ledger",
-    "opened",
-    "publications",
-    "publish_surely",
-    "refusal",
-]
 
 
 def opened(url: str, *, made: bool = True) -> AbstractAsyncContextManager[RabbitmqChannel]:
     """An open channel there."""
-    return stream.opened(RabbitmqChannel(url, CLOCK), made=made)
+    return stream.opened(RabbitmqChannel(url, stream.CLOCK), made=made)

@@ -14,6 +14,7 @@ from headwater.clock import SystemClock
 from headwater.errors import ChannelError
 
 KEYS = 11
+BATCH = 30
 SOON = 0.05
 PATIENCE = 30.0
 CLOCK = SystemClock()
@@ -102,3 +103,48 @@ async def refusal(attempt: object) -> str:
     except ChannelError as error:
         return str(error)
     raise AssertionError("it was not refused")
+
+
+class Publishing:
+    """Publishes batch after batch, each until it stands, until it is told to stop."""
+
+    def __init__(self, channel: Channel, seconds: float = PATIENCE) -> None:
+        self.channel = channel
+        self.seconds = seconds
+        self.stood = 0
+        self.failures = 0
+        self._stopping = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            batch = publications(range(self.stood, self.stood + BATCH))
+            self.failures += await publish_surely(self.channel, batch, self.seconds)
+            self.stood += BATCH
+            await asyncio.sleep(0.002)
+
+    async def reach(self, count: int) -> None:
+        """Until so many more stand."""
+        wanted, end = self.stood + count, time.monotonic() + 40
+        while self.stood < wanted:
+            assert time.monotonic() < end, f"{self.stood} stand, {wanted} are wanted"
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> int:
+        """Finish the last batch; how many stand."""
+        self._stopping = True
+        await self._task
+        return self.stood
+
+
+async def follow(member: Subscription, ledger: Ledger) -> None:
+    """Take what comes, for ever."""
+    while True:
+        try:
+            batch = await member.fetch(20)
+            ledger.take(batch)
+            await member.acknowledge(batch)
+            if not batch:
+                await member.wait(0.2)
+        except ChannelError:
+            await asyncio.sleep(SOON)

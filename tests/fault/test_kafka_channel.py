@@ -17,8 +17,8 @@ from confluent_kafka.admin import NewPartitions
 from headwater.adapters.kafka import KafkaChannel, member, shelf, url
 from headwater.channel import Channel, Delivery, Publication, Route, Subscription
 from headwater.errors import ChannelError
-from tests.fault.kafka import CLOCK, opened
-from tests.fault.stream import SOON, Ledger, publications, publish_surely, refusal
+from tests.fault.kafka import opened
+from tests.fault.stream import CLOCK, SOON, Ledger, publications, publish_surely, refusal
 from tests.servers.kafka import Brokers
 
 

@@ -12,58 +12,12 @@ import pytest
 from headwater.adapters.kafka import KafkaChannel
 from headwater.channel import Subscription
 from headwater.errors import ChannelError
-from tests.fault.kafka import CLOCK, opened
-from tests.fault.stream import SOON, Ledger, publications, publish_surely, refusal
+from tests.fault.kafka import opened
+from tests.fault.stream import CLOCK, Ledger, Publishing, follow, publications, publish_surely, refusal
 from tests.servers.kafka import Brokers
 from tests.servers.proxy import Cut, Meter, Proxy
 
-BATCH = 30
-
 pytestmark = pytest.mark.timeout(200)  # brokers end and start on a busy machine
-
-
-class Publishing:
-    """Publishes batch after batch, each until it stands, until it is told to stop."""
-
-    def __init__(self, channel: KafkaChannel) -> None:
-        self.channel = channel
-        self.stood = 0
-        self.failures = 0
-        self._stopping = False
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while not self._stopping:
-            batch = publications(range(self.stood, self.stood + BATCH))
-            self.failures += await publish_surely(self.channel, batch, 50)
-            self.stood += BATCH
-            await asyncio.sleep(0.002)
-
-    async def reach(self, count: int) -> None:
-        """Until so many more stand."""
-        wanted, end = self.stood + count, time.monotonic() + 40
-        while self.stood < wanted:
-            assert time.monotonic() < end, f"{self.stood} stand, {wanted} are wanted"
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> int:
-        """Finish the last batch; how many stand."""
-        self._stopping = True
-        await self._task
-        return self.stood
-
-
-async def follow(member: Subscription, ledger: Ledger) -> None:
-    """Take what comes, for ever."""
-    while True:
-        try:
-            batch = await member.fetch(20)
-            ledger.take(batch)
-            await member.acknowledge(batch)
-            if not batch:
-                await member.wait(0.2)
-        except ChannelError:
-            await asyncio.sleep(SOON)
 
 
 @pytest.mark.parametrize(("how", "timeout"), [("kill", 1), ("kill", 30), ("stop", 1)])
@@ -74,7 +28,7 @@ def test_a_broker_that_ends_and_starts_again_loses_nothing(own_kafka: Brokers, h
         url = own_kafka.url(timeout=timeout)
         async with opened(url) as writing, opened(url, made=False) as reading:
             member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
-            publishing = Publishing(writing)
+            publishing = Publishing(writing, 50)
             taking = asyncio.create_task(follow(member, ledger))
             await publishing.reach(600)
             assert own_kafka.server is not None
@@ -172,7 +126,7 @@ def test_of_what_is_published_through_cuts_nothing_is_lost_and_the_order_is_kept
             through = direct.replace(own_kafka.address, f"127.0.0.1:{ports.proxy}")
             async with opened(through) as writing, opened(direct, made=False) as reading:
                 member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
-                publishing = Publishing(writing)
+                publishing = Publishing(writing, 50)
                 taking = asyncio.create_task(follow(member, ledger))
                 for _ in range(60):
                     await asyncio.sleep(chance.random() * 0.1)

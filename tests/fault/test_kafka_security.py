@@ -12,8 +12,8 @@ import pytest
 
 from headwater.adapters.kafka import KafkaChannel
 from headwater.errors import ConfigurationError, HeadwaterError
-from tests.fault.kafka import CLOCK, opened
-from tests.fault.stream import Ledger, publications
+from tests.fault.kafka import opened
+from tests.fault.stream import CLOCK, Ledger, publications
 from tests.servers.kafka import PASSWORD, Brokers, KafkaServer
 
 SCRAM = [("ada", "scram-sha-512"), ("ada", "scram-sha-256"), ("grace", "plain")]

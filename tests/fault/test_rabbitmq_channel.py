@@ -17,7 +17,8 @@ from headwater.adapters.rabbitmq import RabbitmqChannel
 from headwater.adapters.rabbitmq.subscription import RabbitmqSubscription
 from headwater.channel import Delivery, Publication, Route
 from headwater.errors import ChannelError
-from tests.fault.rabbitmq import KEYS, ROUTE, Ledger, opened, publications, publish_surely, refusal
+from tests.fault.rabbitmq import opened
+from tests.fault.stream import KEYS, ROUTE, Ledger, publications, publish_surely, refusal
 from tests.servers.proxy import Cut, Meter, Proxy
 from tests.servers.rabbitmq import Vhosts
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from headwater.adapters.rabbitmq import RabbitmqChannel
-from headwater.channel import Publication, Subscription
-from headwater.errors import ChannelError, ConfigurationError
-from tests.fault.rabbitmq import CLOCK, SOON, Ledger, opened, publications, publish_surely, refusal
+from headwater.channel import Publication
+from headwater.errors import ConfigurationError
+from tests.fault.rabbitmq import opened
+from tests.fault.stream import CLOCK, Ledger, Publishing, follow, publications, publish_surely, refusal
 from tests.servers.certificates import Certificates
 from tests.servers.postgres import Unavailable
 from tests.servers.rabbitmq import RabbitmqServer, Vhosts, install, own_server
 
-BATCH = 30
 KNOWN = 2.0
 """Seconds until the server itself has on disk that a queue is there: one that is killed before has it without a leader."""
 
@@ -50,37 +50,6 @@ def vhost(own: RabbitmqServer) -> Iterator[str]:
     vhosts.delete()
 
 
-class Publishing:
-    """Publishes batch after batch, each until it stands, until it is told to stop."""
-
-    def __init__(self, channel: RabbitmqChannel) -> None:
-        self.channel = channel
-        self.stood = 0
-        self.failures = 0
-        self._stopping = False
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while not self._stopping:
-            batch = publications(range(self.stood, self.stood + BATCH))
-            self.failures += await publish_surely(self.channel, batch)
-            self.stood += BATCH
-            await asyncio.sleep(0.002)
-
-    async def reach(self, count: int) -> None:
-        """Until so many more stand."""
-        wanted, end = self.stood + count, time.monotonic() + 40
-        while self.stood < wanted:
-            assert time.monotonic() < end, f"{self.stood} stand, {wanted} are wanted"
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> int:
-        """Finish the last batch; how many stand."""
-        self._stopping = True
-        await self._task
-        return self.stood
-
-
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_a_server_that_ends_and_starts_again_loses_nothing(own: RabbitmqServer, vhost: str, how: str) -> None:
     async def main() -> None:
@@ -103,19 +72,6 @@ def test_a_server_that_ends_and_starts_again_loses_nothing(own: RabbitmqServer, 
             assert publishing.failures > 0
 
     asyncio.run(main())
-
-
-async def follow(member: Subscription, ledger: Ledger) -> None:
-    """Take what comes, for ever."""
-    while True:
-        try:
-            batch = await member.fetch(20)
-            ledger.take(batch)
-            await member.acknowledge(batch)
-            if not batch:
-                await member.wait(0.2)
-        except ChannelError:
-            await asyncio.sleep(SOON)
 
 
 def test_a_server_that_stands_still_is_told_in_bounded_time(own: RabbitmqServer, vhost: str) -> None:

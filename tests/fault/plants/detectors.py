@@ -86,6 +86,11 @@ class Suite:
         return moved if "::TestPostgres" in moved.test else None
 
 
+def seen_by(test: str) -> Suite:
+    """A test on a real server, which takes a while to start."""
+    return Suite(test, slow=True)
+
+
 def warm_up(suites: Sequence[Suite]) -> None:
     """Have the modules of some tests imported, so that a forked process need not."""
     with redirect_stdout(StringIO()):

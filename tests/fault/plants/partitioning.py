@@ -15,18 +15,13 @@ from headwater.adapters.kafka.binding import Place
 from headwater.adapters.kafka.publishing import Publisher, Record, Sending
 from headwater.adapters.kafka.shelf import Shelf
 from headwater.channel import Delivery
-from tests.fault.plants.detectors import Suite
+from tests.fault.plants.detectors import seen_by
 from tests.fault.plants.plant import Patch, Promise, planted
 
 CONTRACT = "tests/contract/test_channel_kafka.py::TestKafkaChannel::"
 HARM = "tests/fault/test_kafka_channel.py::"
 OUTAGES = "tests/fault/test_kafka_outages.py::"
 LOST = "tests/fault/test_kafka_lost_requests.py::"
-
-
-def seen_by(test: str) -> Suite:
-    """A test on a real broker, which takes a while to start."""
-    return Suite(test, slow=True)
 
 
 @planted(Promise.NOTHING_LOST, seen_by(f"{CONTRACT}test_what_is_not_acknowledged_comes_again_after_a_close"))

@@ -14,16 +14,11 @@ from headwater.adapters.rabbitmq.partition import TAG, Item, Partition
 from headwater.adapters.rabbitmq.publishing import Publisher
 from headwater.adapters.rabbitmq.roster import Roster
 from headwater.adapters.rabbitmq.subscription import RabbitmqSubscription
-from tests.fault.plants.detectors import Suite
+from tests.fault.plants.detectors import seen_by
 from tests.fault.plants.plant import Patch, Promise, planted
 
 CONTRACT = "tests/contract/test_channel_rabbitmq.py::TestRabbitmqChannel::"
 HARM = "tests/fault/test_rabbitmq_channel.py::"
-
-
-def seen_by(test: str) -> Suite:
-    """A test on a real server, which takes a while to start."""
-    return Suite(test, slow=True)
 
 
 @planted(Promise.NOTHING_LOST, seen_by(f"{CONTRACT}test_what_is_not_acknowledged_comes_again_after_a_close"))

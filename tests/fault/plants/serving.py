@@ -26,7 +26,7 @@ from headwater.adapters.postgres.server import BEGIN, COMMIT
 from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.adapters.postgres.transaction import PostgresTransaction
 from headwater.adapters.postgres.writes import Commit
-from tests.fault.plants.detectors import Suite
+from tests.fault.plants.detectors import Suite, seen_by
 from tests.fault.plants.plant import Patch, Promise, planted
 
 CONTRACT = "tests/contract/test_database_postgres.py::TestPostgresDatabase::"
@@ -35,11 +35,6 @@ MEMBERS = "tests/fault/test_postgres_channel.py::"
 REBUILD = "tests/contract/test_postgres_rebuild.py::"
 DATABASE = "tests/contract/test_postgres_database.py::"
 OUTAGES = "tests/fault/test_postgres_outages.py::"
-
-
-def seen_by(test: str) -> Suite:
-    """A test on a real server, which takes a while to start."""
-    return Suite(test, slow=True)
 
 
 # --- the database ---
