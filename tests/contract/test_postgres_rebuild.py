@@ -11,10 +11,11 @@ import psycopg
 
 from headwater import App
 from headwater.adapters.postgres import PostgresDatabase
+from headwater.adapters.postgres.horizon import Horizon
 from headwater.checkpoint import Checkpoint
 from headwater.clock import SystemClock
 from headwater.database import Collision, Database, WriteSet, stands
-from headwater.message import JSON, Draft
+from headwater.message import JSON, Draft, Recorded
 from headwater.projection.rebuild import rebuild
 from headwater.store import ANY, Append
 from headwater.table import Column, Table, Upsert, turn_of
@@ -36,8 +37,8 @@ VALUES (1, 0, gen_random_uuid(), 1, 0, 'event', 't', 't/slow', '{}', '{}')
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[PostgresDatabase]:
-    found = PostgresDatabase(url, CLOCK)
+async def opened(url: str, kind: type[PostgresDatabase] = PostgresDatabase) -> AsyncIterator[PostgresDatabase]:
+    found = kind(url, CLOCK)
     await found.open()
     try:
         yield found
@@ -102,6 +103,36 @@ def test_what_this_process_is_not_sure_of_yet_is_waited_for(postgres: Databases)
             async with opened(url) as late:  # it cannot know that nothing below that place is still to come
                 assert await late.read(0, 10) == []
                 rebuilding = asyncio.create_task(rebuilt(late))
+                await asyncio.sleep(0.2)
+                assert not rebuilding.done()
+                slow.rollback()
+                assert await rebuilding == [("k", 1, 1)]
+
+    asyncio.run(main())
+
+
+class Forgetful(PostgresDatabase):
+    """Its connections are lost whenever a page is about to be read: what it was sure of, it has to find out again."""
+
+    async def read(self, after: int, limit: int, *, backwards: bool = False) -> list[Recorded]:
+        assert isinstance(self._horizon, Horizon)
+        self._horizon.forget()
+        return await super().read(after, limit, backwards=backwards)
+
+
+def test_what_this_process_was_sure_of_before_it_lost_its_connections_is_waited_for(postgres: Databases) -> None:
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url, Forgetful) as database:
+            await made(database)
+            run(url, BURN)
+            place = await book(database, 1)
+            await database.commit([WriteSet(checkpoints=[Checkpoint(READER, place, 0)])])
+            assert await database.head() == place
+            with closing(psycopg.connect(url)) as slow:
+                slow.execute(OPEN)
+                rebuilding = asyncio.create_task(rebuilt(database))
                 await asyncio.sleep(0.2)
                 assert not rebuilding.done()
                 slow.rollback()

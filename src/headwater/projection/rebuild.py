@@ -78,14 +78,13 @@ class _Building:
     async def fold_up_to(self, end: int, progress: Callable[[int, int], None]) -> None:
         """Fold what is not folded yet; less where this process is not sure yet of the log up to there."""
         while self.position < end:
-            sure = await self.database.head() >= end
             page = await self.database.read(self.position, min(PAGE, end - self.position))
-            if not page and not sure:
+            if not page:  # there is a message at the end: it will be shown
                 await self.database.changed(self.position, UNSURE)
                 return
             events = [one for one in page if one.position <= end]  # positions have gaps
             upsert = await self._fold([one for one in events if one.kind == "event" and one.type in self.types])
-            reached = page[-1].position if page and page[-1].position < end else end
+            reached = min(page[-1].position, end)
             fault.point("rebuild.folded")
             await self._move(reached, self.position, [upsert])
             fault.point("rebuild.moved")
