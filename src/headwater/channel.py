@@ -22,6 +22,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     `ahead`: the next messages of a key may be fetched while those before are in hand; without, once they are acknowledged.
     `apart`: the partitions of each topic are its own; without, positions rise within a partition whatever the topic.
     `claims`: what is larger than the largest message is left elsewhere, and its message says where.
+    `one_writer`: of all its processes one writes at a time, and who writes little and often is in the way of all others.
     """
 
     delay: bool
@@ -32,6 +33,7 @@ class ChannelCapabilities(Struct, frozen=True, gc=False):
     ahead: bool = True
     apart: bool = False
     claims: bool = False
+    one_writer: bool = False
 
     @property
     def room(self) -> int:

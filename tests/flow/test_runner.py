@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from headwater import (
@@ -627,3 +628,30 @@ async def test_a_patient_flow_rests_after_a_small_step(patient, done, takes, eve
         *begun, ended = work.begun
         assert ended == -1.0
         assert {round(after - before, 6) for before, after in itertools.pairwise(begun)} == {every}
+
+
+async def patience(app: App, one_writer: bool) -> dict[str, bool]:
+    """The flows of an app, and whether each is patient."""
+    async with app.client():
+        runner, channel = Runner(app.wiring), app.wiring.channel
+        channel.capabilities = msgspec.structs.replace(channel.capabilities, one_writer=one_writer)
+        await channel.open()
+        joined = await app.wiring.join("member-1", runner._fence_of)
+        flows = [*joined, *app.wiring.local(runner._fence_of, runner.parts)]
+        await app.wiring.leave()
+        return {one.name: one.patient for one in flows}
+
+
+@pytest.mark.parametrize("one_writer", [True, False])
+@played
+async def test_flows_are_patient_only_where_all_processes_wait_for_one_writer(place, one_writer):
+    producer = shop(store="memory://", channel=f"memory://{place}")
+    producer.add(Tally)
+
+    @producer.on(Bumped)
+    async def note(event: Bumped) -> None:
+        raise AssertionError(event)
+
+    found = await patience(producer, one_writer) | await patience(mail(place, []), one_writer)
+    assert found["relay"] is found["shop.note/log"] is found["mail.channel"] is one_writer
+    assert not found["shop.tally/log"], "people wait for a read model"

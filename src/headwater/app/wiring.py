@@ -159,6 +159,11 @@ class Wiring:
                 wired.append(Wired(f"{name}/held", Retrying(plan.consumer, fence_of(name)), name))
         return wired
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether a flow that works little and often is in the way of others."""
+        return self.channel.capabilities.one_writer
+
     def _short(self, plan: Plan) -> str:
         return plan.consumer.name.removeprefix(f"{self.service}.")
 
@@ -174,7 +179,7 @@ class Wiring:
     async def _joined(self, member: str, fence_of: FenceOf) -> list[Wired]:
         topics = sorted(published(self.declared))
         relay = Relay(self.service, self.database, self.log, self.channel, self.clock, fence_of("relay"), topics)
-        wired = [Wired("relay", relay, "relay", patient=True)]
+        wired = [Wired("relay", relay, "relay", patient=self._crowded)]
         fed = [plan for plan in self.plans if plan.topics]
         if fed:
             wired.append(await self._channel_feed(fed, member))
@@ -205,7 +210,8 @@ class Wiring:
         consumer, size = plan.consumer, self.options.batch
         source = LogSource(self.database, self.log, self.clock, consumer.name, consumer.worker.wants)
         feed = Feed(f"{consumer.name}/log", source, [consumer], self.database, self.clock, fence=fence, size=size)
-        return Wired(feed.name, feed, consumer.name, patient=not isinstance(consumer.worker, ProjectionWorker))
+        patient = self._crowded and not isinstance(consumer.worker, ProjectionWorker)
+        return Wired(feed.name, feed, consumer.name, patient=patient)
 
     async def _channel_feed(self, plans: Sequence[Plan], member: str) -> Wired:
         topics = sorted({topic for plan in plans for topic in plan.topics})
@@ -214,7 +220,7 @@ class Wiring:
         source = ChannelSource(subscription, f"{self.service}.channel", self.clock, self.declared.listened)
         consumers, size = [plan.consumer for plan in plans], self.options.batch
         feed = Feed(f"{source.name}/{member}", source, consumers, self.database, self.clock, size=size)
-        return Wired(source.name, feed, "", patient=True)
+        return Wired(source.name, feed, "", patient=self._crowded)
 
     def _workers(self) -> list[tuple[str, Worker, Retry | None]]:
         found: list[tuple[str, Worker, Retry | None]] = []

@@ -32,7 +32,9 @@ _json = msgspec.json.Encoder().encode
 class SqliteChannel:
     """A channel in one file; open one a process. Injected: the clock, for delays and retention."""
 
-    capabilities = ChannelCapabilities(delay=True, producer_position=True, durable=True, max_bytes=16 << 20)
+    capabilities = ChannelCapabilities(
+        delay=True, producer_position=True, durable=True, max_bytes=16 << 20, one_writer=True
+    )
 
     def __init__(self, path: str | Path, clock: Clock, options: ChannelOptions | None = None) -> None:
         self.path = Path(path)
