@@ -301,6 +301,9 @@ def test_a_topic_that_was_wiped_is_read_from_its_new_beginning(kafka: Brokers, r
             kafka.wipe(topic_of(channel))
             await publish_surely(channel, publications(range(100)))
             if not running:
+                async with opened(channel.url, made=False) as looking:
+                    await looking.examine([Route("orders", ("g",))])
+                    assert [one.messages for one in await looking.lag("g")] == [100], "none of them is settled"
                 one = await channel.subscribe("g", ["orders"], "m")
             await Ledger().drain(one, 100)
 

@@ -164,6 +164,7 @@ def is_mended(half: HalfWay, wipe: Callable[[], object], on_topic: Callable[[], 
     said = half.headwater("orders", "republish", "--from", "1", "--topic", LOST)
     [count] = re.findall(r"published (\d+) messages again", said)
     assert on_topic() == int(count) >= ORDERS // 2
+    assert half.behind() == int(count), "nobody has taken them yet"
     return is_exact(*demo("--dir", half.folder.path))
 
 

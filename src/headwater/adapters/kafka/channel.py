@@ -35,6 +35,7 @@ class KafkaChannel:
         self._publisher: Publisher | None = None
         self._cluster: Cluster | None = None
         self._known: set[str] = set()
+        self._takes: dict[str, set[str]] = {}
         self._members: list[KafkaSubscription] = []
 
     @classmethod
@@ -63,6 +64,9 @@ class KafkaChannel:
             await asyncio.gather(*(member.close() for member in members))
 
     async def examine(self, routes: Sequence[Route]) -> list[Finding]:
+        for route in routes:
+            for group in self._names(route.groups):
+                self._takes.setdefault(group, set()).update(self._names([route.topic]))
         names = self._names(one.topic for one in routes)
         impossible = [topology.impossible(name) for name in names if not topology.is_name(name)]
         there, settings, brokers = await self._topics(names)
@@ -112,7 +116,7 @@ class KafkaChannel:
         return subscription
 
     async def lag(self, group: str | None = None) -> list[GroupLag]:
-        return await lags(self._opened(), self.place, group)
+        return await lags(self._opened(), self.place, group, lambda name: self._takes.get(name, set()))
 
     # --- how ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from time import monotonic
 from typing import Final
 
@@ -44,8 +44,8 @@ class Behind:
             self.messages += end - at
 
 
-async def lags(cluster: Cluster, place: Place, group: str | None) -> list[GroupLag]:
-    """The lag of a group or of all."""
+async def lags(cluster: Cluster, place: Place, group: str | None, takes: Callable[[str], Set[str]]) -> list[GroupLag]:
+    """The lag of a group or of all; `takes` says which topics a group takes, though nothing may be written of it there yet."""
     prefix = place.options.prefix
     names = [f"{prefix}{group}"] if group is not None else await cluster.groups()
     names = [name for name in names if name.startswith(prefix)]
@@ -55,9 +55,10 @@ async def lags(cluster: Cluster, place: Place, group: str | None) -> list[GroupL
     firsts, ends = await asyncio.gather(cluster.firsts(places), cluster.ends(places))
     behind: dict[tuple[str, str], Behind] = {}
     for name, offsets in zip(names, found, strict=True):
-        for one in offsets.keys() & ends.keys():
+        begun = {topic for topic, _ in offsets} | takes(name)
+        for one in (one for one in ends if one[0] in begun):
             key = name.removeprefix(prefix), one[0].removeprefix(prefix)
-            behind.setdefault(key, Behind()).add(one, offsets[one], firsts.get(one, 0), ends[one])
+            behind.setdefault(key, Behind()).add(one, offsets.get(one, 0), firsts.get(one, 0), ends[one])
     wanted = {(one, at) for found in behind.values() for one, at in found.starts.items()}
     times = await asyncio.to_thread(_times, place, wanted) if wanted else {}
     return [
