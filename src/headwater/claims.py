@@ -6,16 +6,22 @@ is found by its hash, and never changes. It may be removed by age: the log has i
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from headwater.channel import Channel, ChannelCapabilities, Finding, GroupLag, Publication, Route, Start, Subscription
 from headwater.errors import ChannelError, SchemaError
 from headwater.wire import DATAREF
+
+PATIENCE: Final = 30.0
+"""Seconds in which a body has to be left or fetched: a place may hang, as a folder of another machine does."""
+
+Result = TypeVar("Result")
 
 _hash = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -29,6 +35,10 @@ class Claims(Protocol):
 
     async def fetch(self, name: str) -> bytes | None:
         """What was left under a name, None if it is not there. Raises ChannelError."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads, of which the next use makes new ones."""
         ...
 
 
@@ -49,13 +59,21 @@ async def redeem(claims: Claims | None, reference: str) -> bytes:
         raise ChannelError(
             f"its body was left at {reference}: set HEADWATER_CLAIMS to where this service finds what its senders leave there"
         )
-    body = await claims.fetch(name)
+    body = await _patiently(claims.fetch(name))
     if body is None or name_of(body) != name:
         what = "is not there" if body is None else "is not what was left there"
         raise ChannelError(
             f"the claim {reference} {what}: have its service publish the message again, `headwater republish --from POSITION`"
         )
     return body
+
+
+async def _patiently(work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await work
+    except TimeoutError:
+        raise ChannelError(f"the place for claims has not answered for {PATIENCE:g} s: is it there?") from None
 
 
 def checked(channel: Channel, claims: Claims | None) -> Channel:
@@ -84,16 +102,19 @@ class ClaimCheck:
         return await self.channel.publish(fit, producer=producer, position=position, epoch=epoch)
 
     async def _left(self, one: Publication) -> Publication:
-        headers = {**one.headers, DATAREF: await self.claims.leave(one.body)}
+        headers = {**one.headers, DATAREF: await _patiently(self.claims.leave(one.body))}
         return msgspec.structs.replace(one, headers=headers, body=b"")
 
     async def open(self) -> None:
-        """Open the channel."""
+        """Open the channel; the place needs no opening, so that it can be asked while the channel is away."""
         await self.channel.open()
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self.channel.close()
+        """Close the channel, then the place."""
+        try:
+            await self.channel.close()
+        finally:
+            await self.claims.close()
 
     async def examine(self, routes: Sequence[Route]) -> list[Finding]:
         """Examine the channel."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 
 from headwater import App, ChannelError, ConfigurationError, Retry
 from headwater.adapters.folder import FolderClaims
+from headwater.adapters.memory import MemoryChannel
 from headwater.app import open_claims
 from headwater.channel import Publication
-from headwater.claims import name_of
+from headwater.claims import checked, name_of, redeem
+from headwater.clock import SystemClock
 from headwater.inbox import Held, Reason
 from headwater.message import CLAIM
 from headwater.operations import republish
@@ -265,6 +269,41 @@ async def test_its_effect_happens_once_however_often_its_commit_fails(tmp_path: 
         assert [one.version for one in log if one.type == "mail.Noted"] == [1, 2]
 
 
+class Hanging:
+    """A place that answers nothing."""
+
+    asked = 0
+
+    async def leave(self, body: bytes) -> str:
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError(body)
+
+    async def close(self) -> None:
+        assert self.asked
+
+    async def fetch(self, name: str) -> bytes | None:
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError(name)
+
+
+@played
+async def test_a_place_that_hangs_fails_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater.claims.PATIENCE", 0.05)
+    channel = MemoryChannel(SystemClock())
+    channel.capabilities = msgspec.structs.replace(channel.capabilities, max_bytes=4_000)
+    hanging = Hanging()
+    async with asyncio.timeout(5), AsyncExitStack() as closing:
+        check = checked(channel, hanging)
+        await check.open()
+        closing.push_async_callback(check.close)
+        with pytest.raises(ChannelError, match="has not answered for"):
+            await check.publish([publication("shop.Counter/a", 1, "shop.Bumped", LARGE.encode())])
+        with pytest.raises(ChannelError, match="has not answered for"):
+            await redeem(hanging, f"file:///{name_of(b'')}")
+
+
 # --- the folder ---
 
 
@@ -315,9 +354,10 @@ async def test_of_a_file_that_could_not_be_written_nothing_stays(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    claims = FolderClaims(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ChannelError, match="No space left"):
-        await FolderClaims(tmp_path).leave(b"body")
+        await claims.leave(b"body")
     assert files(tmp_path) == []
 
 
@@ -327,7 +367,12 @@ async def test_of_a_file_that_could_not_be_written_nothing_stays(
         ("file:///no/such/folder", "make it, or mount it"),
         ("file://host/folder", "write file:///srv/claims"),
         ("file:///tmp?x=1", "write file:///srv/claims"),
-        ("nosuch://x", "no place for claims has the scheme 'nosuch'; known: file"),
+        ("nosuch://x", "no place for claims has the scheme 'nosuch'; known: file, s3"),
+        ("s3://", "is no name of a bucket: write s3://bucket"),
+        ("s3://key:secret@bucket", "holds no credentials"),
+        ("s3://bucket?regoin=x", "'regoin' is no option of claims in S3; the options are region, endpoint, plaintext"),
+        ("s3://bucket?endpoint=http://example.com", "use https, or say plaintext=yes"),
+        ("s3://bucket?plaintext=1", "write plaintext=yes"),
         ("/srv/claims", "is not a URL"),
     ],
 )

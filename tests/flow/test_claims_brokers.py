@@ -6,12 +6,16 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from aiobotocore.session import AioSession
 
-from headwater import App, SchemaError
+from headwater import App, ChannelError, SchemaError
+from headwater.adapters.aws import S3Claims
+from headwater.adapters.aws.services import client_of
 from headwater.app import open_channel
+from headwater.claims import name_of
 from headwater.clock import SystemClock
 from tests.flow.shop import Bump, Bumped, shop
-from tests.servers.aws import Endpoint
+from tests.servers.aws import REGION, Endpoint
 from tests.servers.kafka import Brokers
 
 SIZES = (10, 300_000, 20, 900_000)
@@ -57,6 +61,48 @@ def test_sqs_carries_by_claim_check_what_it_does_not_take(aws: Endpoint, tmp_pat
     seen = asyncio.run(carried(aws.channel(poll=1), tmp_path, (tmp_path / "claims").as_uri()))
     assert seen == list(enumerate(SIZES, 1))
     assert len(list((tmp_path / "claims").iterdir())) == 2
+
+
+def bucket_of(aws: Endpoint) -> str:
+    """The URL of claims in a bucket that is made for this test."""
+    claims = f"{aws.prefix}claims"
+
+    async def make() -> None:
+        async with client_of(AioSession(), "s3", REGION, aws.url) as client:
+            await client.create_bucket(Bucket=claims, CreateBucketConfiguration={"LocationConstraint": REGION})
+
+    asyncio.run(make())
+    return f"s3://{claims}/shop?region={REGION}&endpoint={aws.url}"
+
+
+def test_sqs_carries_with_claims_in_s3_what_it_does_not_take(aws: Endpoint, tmp_path: Path) -> None:
+    seen = asyncio.run(carried(aws.channel(poll=1), tmp_path, bucket_of(aws)))
+    assert seen == list(enumerate(SIZES, 1))
+
+
+def test_a_bucket_keeps_what_is_left_and_says_what_is_not_there(aws: Endpoint) -> None:
+    url = bucket_of(aws)
+
+    async def main() -> None:
+        claims = S3Claims.from_url(url)
+        try:
+            assert await claims.fetch(name_of(b"body")) is None
+            assert await claims.leave(b"body") == f"s3://{claims.bucket}/shop/{name_of(b'body')}"
+            await claims.close()
+            assert await claims.leave(b"body") == f"s3://{claims.bucket}/shop/{name_of(b'body')}"
+            assert await claims.fetch(name_of(b"body")) == b"body"
+        finally:
+            await claims.close()
+        for place, why in (
+            (url.replace("claims", "gone", 1), "NoSuchBucket"),
+            (f"s3://bucket?region={REGION}&endpoint=http://127.0.0.1:1", "does not answer"),
+        ):
+            away = S3Claims.from_url(place)
+            with pytest.raises(ChannelError, match=why):
+                await away.leave(b"body")
+            await away.close()
+
+    asyncio.run(main())
 
 
 def test_without_it_the_command_is_refused(kafka: Brokers, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ EXTRAS = {
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
     "aws": "aws",
+    "s3": "aws",
 }
 
 

@@ -17,7 +17,14 @@ from botocore.exceptions import (
 from headwater.errors import ChannelError
 
 MISSING: Final = frozenset(
-    {"NotFound", "NotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"}
+    {
+        "404",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchKey",
+        "NotFound",
+        "NotFoundException",
+        "QueueDoesNotExist",
+    }
 )
 UNKNOWN: Final = frozenset(
     {
@@ -60,7 +67,7 @@ LENGTH: Final = 300
 
 
 class Missing(ChannelError):
-    """A topic or queue is not there: make it with `headwater channel apply`."""
+    """A topic or queue is not there: make it with `headwater channel apply`. Or an object of S3."""
 
 
 class Refused(ChannelError):

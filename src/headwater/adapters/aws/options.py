@@ -91,21 +91,22 @@ def _checked(options: AwsOptions) -> AwsOptions:
         raise ConfigurationError(f"the account {options.account[:20]!r} is no number of twelve digits")
     if not _region(options.region):
         raise ConfigurationError(f"{options.region[:40]!r} is no region of AWS: write for example region=eu-west-1")
-    _check_endpoint(options)
+    check_endpoint(options.endpoint, options.plaintext)
     return options
 
 
-def _check_endpoint(options: AwsOptions) -> None:
-    if not options.endpoint:
+def check_endpoint(endpoint: str, plaintext: bool) -> None:
+    """Raise ConfigurationError where a URL that is given instead of AWS's own is none, or not to be trusted."""
+    if not endpoint:
         return
     try:
-        parts = urlsplit(options.endpoint)
+        parts = urlsplit(endpoint)
         scheme, host, _ = parts.scheme, parts.hostname or "", parts.port
     except ValueError:
         scheme = host = ""
-    if not host or scheme not in ("http", "https") or "@" in options.endpoint:
+    if not host or scheme not in ("http", "https") or "@" in endpoint:
         raise ConfigurationError("the endpoint is no URL of a server: write for example endpoint=http://127.0.0.1:5000")
-    if scheme == "http" and not _local(host) and not options.plaintext:
+    if scheme == "http" and not _local(host) and not plaintext:
         raise ConfigurationError(
             f"the endpoint http://{host} would get every message in plain text over the network: use https, "
             "or say plaintext=yes where the network is yours"

@@ -53,7 +53,8 @@ class Services:
             raise ConfigurationError("no region is given, and AWS's own settings name none: aws://?region=eu-west-1")
         try:
             for name in ("sns", "sqs") if self.account else ("sns", "sqs", "sts"):
-                self._clients[name] = await self._closing.enter_async_context(self._client(session, name))
+                client = client_of(session, name, self.region, self.options.endpoint, self.options.poll)
+                self._clients[name] = await self._closing.enter_async_context(client)
             if not self.account:
                 self.account = (await self.ask("sts", "get_caller_identity"))["Account"]
         except BaseException as error:
@@ -74,11 +75,7 @@ class Services:
         client = self._clients.get(service)
         if client is None:
             raise ChannelError("the channel is not open")
-        try:
-            answer: Answer = await getattr(client, operation)(**given)
-        except (BotoCoreError, ClientError, OSError) as error:
-            raise translate(error, f"{service}.{operation}", self.place) from None
-        return answer
+        return await ask(client, service, operation, self.place, **given)
 
     def topic_arn(self, name: str) -> str:
         """The whole name of a topic."""
@@ -92,15 +89,25 @@ class Services:
     def _partition(self) -> str:
         return next((name for start, name in PARTITIONS if self.region.startswith(start)), "aws")
 
-    def _client(self, session: AioSession, name: str) -> Any:
-        config = AioConfig(
-            connect_timeout=CONNECT,
-            read_timeout=self.options.poll + ANSWER,
-            max_pool_connections=CONNECTIONS,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        )
-        endpoint = self.options.endpoint or None
-        return session.create_client(name, region_name=self.region, endpoint_url=endpoint, config=config)
+
+def client_of(session: AioSession, name: str, region: str, endpoint: str, wait: float = 0) -> Any:
+    """A client of a service of AWS, to be entered; an answer that has nothing else to wait for waits for so many seconds."""
+    config = AioConfig(
+        connect_timeout=CONNECT,
+        read_timeout=wait + ANSWER,
+        max_pool_connections=CONNECTIONS,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+    )
+    return session.create_client(name, region_name=region or None, endpoint_url=endpoint or None, config=config)
+
+
+async def ask(client: Any, service: str, operation: str, place: str, **given: Any) -> Answer:
+    """One request. Raises ChannelError, of the kinds that `faults` tells apart."""
+    try:
+        answer: Answer = await getattr(client, operation)(**given)
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise translate(error, f"{service}.{operation}", place) from None
+    return answer
 
 
 async def together(work: Iterable[Coroutine[Any, Any, Result]], most: int = CALLS) -> list[Result]:

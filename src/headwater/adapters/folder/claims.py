@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -15,6 +17,10 @@ from headwater.errors import ChannelError, ConfigurationError
 
 FRESH: Final = 3600.0
 """Seconds for which a file need not be written again to count as new."""
+THREADS: Final = 4
+"""Of our own: a folder that hangs takes no more than these with it."""
+
+Result = TypeVar("Result")
 
 
 class FolderClaims:
@@ -22,6 +28,7 @@ class FolderClaims:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._threads: ThreadPoolExecutor | None = None
 
     @classmethod
     def from_url(cls, url: str) -> FolderClaims:
@@ -37,18 +44,28 @@ class FolderClaims:
     async def leave(self, body: bytes) -> str:
         """Keep a body."""
         try:
-            return await asyncio.to_thread(self._leave, body)
+            return await self._apart(lambda: self._leave(body))
         except OSError as error:
             raise ChannelError(f"a claim cannot be left in {self.folder}: {error}") from error
 
     async def fetch(self, name: str) -> bytes | None:
         """What was left under a name."""
         try:
-            return await asyncio.to_thread((self.folder / name).read_bytes)
+            return await self._apart((self.folder / name).read_bytes)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise ChannelError(f"the claim {name} cannot be read in {self.folder}: {error}") from error
+
+    async def close(self) -> None:
+        """Let the threads go, without waiting for one that hangs."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _apart(self, work: Callable[[], Result]) -> Result:
+        self._threads = self._threads or ThreadPoolExecutor(THREADS, "headwater-claims")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _leave(self, body: bytes) -> str:
         path = self.folder / name_of(body)
