@@ -33,7 +33,7 @@ class FastStreamKafka:
             "message": publication.body,
             "topic": place.topic,
             "key": publication.key.encode(),
-            "headers": {name: (value or b"").decode() for name, value in headers_of(publication)},  # type: ignore[union-attr]
+            "headers": headers_of(publication),
         }
 
     @asynccontextmanager

@@ -26,7 +26,7 @@ from headwater.adapters.rabbitmq.publishing import Publisher
 from headwater.adapters.rabbitmq.session import Session
 from headwater.adapters.rabbitmq.subscription import RabbitmqSubscription
 from headwater.adapters.rabbitmq.url import Place
-from headwater.channel import Delivery
+from headwater.channel import Delivery, Publication
 from tests.unit.test_bench_counts import BATCH, calls, published, run
 
 CLOCK = SystemClock()
@@ -138,9 +138,14 @@ def test_the_calls_for_a_message_that_kafka_takes(monkeypatch: pytest.MonkeyPatc
     run(main)
 
 
+def given(one: Publication) -> list[tuple[str, str | bytes | None]]:
+    """The headers as a consumer has them."""
+    return [(name, str(value).encode()) for name, value in headers_of(one).items()]
+
+
 def test_the_calls_for_a_message_from_kafka() -> None:
     messages = [
-        Message("shop.Order", value=one.body, key=one.key.encode(), headers=headers_of(one), partition=0, offset=offset)
+        Message("shop.Order", value=one.body, key=one.key.encode(), headers=given(one), partition=0, offset=offset)
         for offset, one in enumerate(published(BATCH))
     ]
     found: list[Delivery] = []

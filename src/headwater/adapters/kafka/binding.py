@@ -57,13 +57,14 @@ _from_kafka: Final = _FromKafka()
 _for_group: Final = f"{FOREIGN}{GROUP}"
 
 
-def headers_of(publication: Publication) -> list[tuple[str, str | bytes | None]]:
-    """The headers of a publication. Raises UnicodeEncodeError or ValueError for what cannot be one."""
-    found: list[tuple[str, str | bytes | None]] = [
-        (_to_kafka[name], value.encode()) for name, value in publication.headers.items()
-    ]
+def headers_of(publication: Publication) -> dict[str, str | bytes | None]:
+    """The headers of a publication. Raises UnicodeEncodeError or ValueError for a name that none can have.
+
+    That a value is text, the producer finds out: it encodes them faster.
+    """
+    found: dict[str, str | bytes | None] = {_to_kafka[name]: value for name, value in publication.headers.items()}
     if publication.group:
-        found.append((GROUP, publication.group.encode()))
+        found[GROUP] = publication.group
     return found
 
 

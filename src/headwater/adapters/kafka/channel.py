@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import AsyncExitStack
 
 from confluent_kafka.admin import TopicDescription
@@ -90,15 +90,16 @@ class KafkaChannel:
         self, publications: Sequence[Publication], *, producer: str = "", position: int = 0, epoch: int = 0
     ) -> dict[int, str]:
         self._opened()
-        answer: dict[int, str] = {}
-        records = self._records(publications, answer)
-        await self._look_for({one.topic for one in records})
+        refused: dict[int, str] = {}
+        topics = set(filter(topology.is_name, self._names({one.topic for one in publications})))
+        await self._look_for(topics)
         assert self._publisher is not None
         try:
-            return answer | await self._publisher.publish(records)
+            refused |= await self._publisher.publish(self._records(publications, topics, refused))
         except ChannelError:
             self._known.clear()  # a topic may be gone: look again before the next
             raise
+        return refused
 
     async def producer_position(self, producer: str) -> int | None:
         self._opened()
@@ -129,21 +130,23 @@ class KafkaChannel:
         settings, brokers = await asyncio.gather(cluster.settings(there), cluster.brokers())
         return there, settings, brokers
 
-    def _records(self, publications: Sequence[Publication], answer: dict[int, str]) -> list[Record]:
-        """What can go; the answer says why the others cannot."""
-        found: list[Record] = []
+    def _records(
+        self, publications: Sequence[Publication], topics: Set[str], refused: dict[int, str]
+    ) -> Iterator[Record]:
+        """What can go on these topics, made when its turn has come; `refused` says why the others cannot."""
         prefix = self.place.options.prefix
         for index, one in enumerate(publications):
             topic = prefix + one.topic
             try:
-                if topic not in self._known and not topology.is_name(topic):
+                if topic not in topics:
                     raise ValueError(f"{topic!r} is no name of a topic")
-                found.append(Record(index, topic, one.key.encode(), headers_of(one), one.body))
+                record = Record(index, topic, one.key.encode(), headers_of(one), one.body)
             except UnicodeEncodeError as error:
-                answer[index] = f"its topic, key or a header is no text: {error}"
+                refused[index] = f"its key or a header is no text: {error}"
             except ValueError as error:
-                answer[index] = str(error)
-        return found
+                refused[index] = str(error)
+            else:
+                yield record
 
     async def _look_for(self, names: Iterable[str]) -> None:
         """Raise ChannelError where a topic is missing: what is published then would wait for it, and be published in part."""

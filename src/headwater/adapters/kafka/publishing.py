@@ -48,7 +48,7 @@ class Record(Struct, frozen=True, gc=False):
     index: int
     topic: str
     key: bytes
-    headers: list[tuple[str, str | bytes | None]]
+    headers: dict[str, str | bytes | None]
     body: bytes
 
 
@@ -59,6 +59,7 @@ class Sending:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.refused: dict[int, str] = {}
         self.failure = ""
+        self.reporting = self.report
         self._place = place
         self._left = 1  # for as long as it is being given
 
@@ -160,8 +161,10 @@ class Publisher:
     def _give(self, record: Record, sending: Sending) -> bool:
         """Give a message to the producer; whether it had room."""
         try:
-            report = partial(sending.report, record.index)
+            report = partial(sending.reporting, record.index)
             self._producer.produce(record.topic, record.body, record.key, on_delivery=report, headers=record.headers)
+        except UnicodeEncodeError as error:
+            sending.refused[record.index] = f"its key or a header is no text: {error}"
         except BufferError:
             self._look_in(0)
             return False
