@@ -23,7 +23,7 @@ from headwater.checkpoint import Checkpoint
 from headwater.cli import main
 from headwater.clock import SystemClock
 from headwater.database import Database, Failed, WriteSet
-from headwater.errors import ConfigurationError, DatabaseError, SchemaMismatch
+from headwater.errors import ConfigurationError, DatabaseError, HeadwaterError, SchemaMismatch
 from headwater.inbox import Mark, Reason, Release
 from headwater.message import JSON, Draft, Metadata, encode_metadata
 from headwater.store import ANY, Append, CommandKey, Committed
@@ -399,6 +399,68 @@ def test_a_statement_that_failed_undoes_the_transaction_or_its_savepoint(postgre
             with pytest.raises(DatabaseError, match="ended itself"):
                 async with found.transaction() as transaction:
                     transaction.execute("ROLLBACK")
+            assert await found.head() == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        ("SELECT * FROM nowhere", ()),
+        ("SELEC 1", ()),
+        ("SELEC ?", (1,)),
+        ("SELECT 1 / ?::integer", (0,)),
+        ("SELECT ?, ?", (1,)),
+        ("SELECT ?", (object(),)),
+        ("SELECT 1; SELECT ?", (1,)),
+    ],
+)
+def test_whatever_is_wrong_with_a_statement_its_savepoint_alone_is_undone(
+    postgres: Databases, sql: str, values: tuple[object, ...]
+) -> None:
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            async with found.transaction() as transaction:
+                transaction.execute("CREATE TABLE notes (note text)")
+                for before in (False, True):
+                    with pytest.raises(HeadwaterError):
+                        async with transaction.savepoint():
+                            if before:
+                                transaction.execute("INSERT INTO notes VALUES (?)", ("undone",))
+                            transaction.execute(sql, values)
+                    async with transaction.savepoint():
+                        transaction.execute("INSERT INTO notes VALUES (?)", ("kept",))
+            assert await found.query("SELECT note FROM notes") == [("kept",)] * 2
+
+    asyncio.run(main())
+
+
+def test_a_savepoint_in_which_nothing_happens_is_none(postgres: Databases) -> None:
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            async with found.transaction() as transaction:
+                transaction.execute("CREATE TABLE notes (note integer)")
+                async with transaction.savepoint():
+                    async with transaction.savepoint():
+                        assert transaction.connection.info.transaction_status.name == "INTRANS"
+                    with pytest.raises(ZeroDivisionError):
+                        async with transaction.savepoint():
+                            raise ZeroDivisionError
+                    transaction.execute("INSERT INTO notes VALUES (?)", (1,))
+                with pytest.raises(ZeroDivisionError):
+                    async with transaction.savepoint():
+                        async with transaction.savepoint():
+                            transaction.execute("INSERT INTO notes VALUES (?)", (2,))
+                        async with transaction.savepoint():
+                            pass
+                        raise ZeroDivisionError
+                with pytest.raises(ZeroDivisionError):
+                    async with transaction.savepoint():
+                        raise ZeroDivisionError
+                transaction.execute("INSERT INTO notes VALUES (?)", (3,))
+                transaction.write([appending()])
+            assert await found.query("SELECT note FROM notes") == [(1,), (3,)]
             assert await found.head() == 1
 
     asyncio.run(main())

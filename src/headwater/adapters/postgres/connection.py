@@ -12,7 +12,7 @@ from psycopg import abc
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
 from headwater.adapters.postgres.faults import changed
@@ -71,7 +71,7 @@ class Connection(psycopg.AsyncConnection[Row]):
             for statement in statements:
                 count += self._send(writer, statement, count, fresh)
             pgconn.pipeline_sync()
-            results = await self.wait(self._answers())
+            results = await self.wait(answers(pgconn))
             pgconn.exit_pipeline_mode()
         except BaseException:
             if pgconn.status == ConnStatus.OK and pgconn.pipeline_status:
@@ -99,26 +99,6 @@ class Connection(psycopg.AsyncConnection[Row]):
         self.pgconn.send_query_prepared(name, bound, formats, Format.BINARY)
         return 2
 
-    def _answers(self) -> Generator[Wait, Ready | int, list[PGresult]]:
-        """Send what is queued, and the result of each statement up to the mark at their end."""
-        pgconn = self.pgconn
-        while pgconn.flush():
-            if (yield Wait.RW) & Ready.R:
-                pgconn.consume_input()
-        results: list[PGresult] = []
-        while True:
-            while pgconn.is_busy():
-                yield Wait.R
-                pgconn.consume_input()
-            result = pgconn.get_result()
-            if result is None:
-                if pgconn.status == ConnStatus.BAD:
-                    raise psycopg.OperationalError("the connection was lost")
-            elif result.status == SYNC:
-                return results
-            else:
-                results.append(result)
-
     def _checked(self, results: list[PGresult], fresh: dict[int, Key]) -> list[PGresult]:
         """The results of what was asked, without those of preparing it; raises what the first that failed tells."""
         failed = next((place for place, one in enumerate(results) if one.status not in OUTCOMES), None)
@@ -131,6 +111,26 @@ class Connection(psycopg.AsyncConnection[Row]):
                 self._kept.clear()
             raise error
         return [one for place, one in enumerate(results) if place not in fresh]
+
+
+def answers(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]]:
+    """Send what is queued, and the result of each statement up to the mark at their end."""
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+    results: list[PGresult] = []
+    while True:
+        while pgconn.is_busy():
+            yield Wait.R
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            if pgconn.status == ConnStatus.BAD:
+                raise psycopg.OperationalError("the connection was lost")
+        elif result.status == SYNC:
+            return results
+        else:
+            results.append(result)
 
 
 def _rows(reader: abc.Transformer, result: PGresult) -> list[Row]:

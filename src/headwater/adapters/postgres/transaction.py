@@ -12,12 +12,14 @@ from itertools import count
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from headwater import fault
+from headwater.adapters.postgres.connection import OUTCOMES, answers
 from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
-from headwater.adapters.postgres.statement import pipelined_now, run_now
+from headwater.adapters.postgres.statement import Row, pipelined_now, run_now
 from headwater.adapters.postgres.writer import RACES
 from headwater.adapters.postgres.writes import writing
 from headwater.database import Answer, Failed, InlineFold, Transaction, WriteSet
@@ -38,40 +40,60 @@ class PostgresTransaction:
         self._server = server
         self._guard = threading.Lock()
         self._savepoints = 0
-        self._ended = ""
+        self._due: list[str] = []
         self._cursor = psycopg.RawCursor(connection)
         self.wrote = False
 
     @property
     def connection(self) -> Blocking:
-        self._check()
+        self._settle()
         return self._connection
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run a statement; its parameters are `?`, as on SQLite, or `$1`, `$2` and so on."""
+        if not parameters:
+            self._settle()  # what does not parse would keep a savepoint from beginning before it
         with self._guard, translated(self._server.place):
             self._check()
-            cursor = self._cursor
-            cursor.execute(_numbered(sql) if parameters else sql, parameters or None, prepare=False)
-            return cursor.fetchall() if cursor.description else []
+            return self._bound(sql, parameters) if parameters else self._plain(sql)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """It is released with the start of the next one: one trip for both. Whatever ends the transaction releases the last."""
+        """It begins, and the one before is released, with the first statement in it: one trip for all.
+
+        Whatever ends the transaction releases the last.
+        """
         self._savepoints += 1
         name = f"part_{self._savepoints}"
-        self._command(f"{self._ended}SAVEPOINT {name}")
-        self._ended = ""
+        begin = f"SAVEPOINT {name}"
+        self._due.append(begin)
         try:
             yield
         except BaseException:
-            self._ended = ""
-            self._command(f"ROLLBACK TO {name}; RELEASE {name}")
+            if not self._dropped(begin):
+                self._due.clear()  # of savepoints within this one
+                self._command(f"ROLLBACK TO {name}; RELEASE {name}")
             raise
         self._check()
+        if self._dropped(begin):
+            return
         if self._connection.info.transaction_status == TransactionStatus.INERROR:
             self._command(f"RELEASE {name}")
-        self._ended = f"RELEASE {name}; "
+        self._due.append(f"RELEASE {name}")
+
+    def _dropped(self, begin: str) -> bool:
+        """Whether a savepoint had not begun; then it does not any more, nor what was within it."""
+        if begin not in self._due:
+            return False
+        del self._due[self._due.index(begin) :]
+        return True
+
+    def _settle(self) -> None:
+        """Begin and release the savepoints that are due: what comes next is not known here."""
+        self._check()
+        if self._due:
+            due, self._due = self._due, []
+            self._command("; ".join(due))
 
     def _command(self, sql: str) -> None:
         """Run statements that have neither values nor rows, past psycopg's cursors."""
@@ -81,9 +103,39 @@ class PostgresTransaction:
             if result.status != ExecStatus.COMMAND_OK:
                 raise psycopg.errors.error_from_result(result)
 
+    def _plain(self, sql: str) -> list[Row]:
+        """The rows of what has no values; of several statements, those of the first."""
+        cursor = self._cursor
+        cursor.execute(sql, prepare=False)
+        return cursor.fetchall() if cursor.description else []
+
+    def _bound(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """The rows of a statement with values."""
+        pgconn, writer = self._connection.pgconn, Transformer(self._connection)
+        values = writer.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
+        due, self._due = self._due, []
+        pgconn.enter_pipeline_mode()
+        try:
+            for one in due:
+                pgconn.send_query_params(one.encode(), None)
+            pgconn.send_query_params(_numbered(sql).encode(), values, writer.types, writer.formats)
+            pgconn.pipeline_sync()
+            results = self._connection.wait(answers(pgconn))
+            pgconn.exit_pipeline_mode()
+        except BaseException:
+            if pgconn.status == ConnStatus.OK and pgconn.pipeline_status:
+                pgconn.finish()  # what was sent cannot be told from what comes next
+            raise
+        for result in results:
+            if result.status not in OUTCOMES:
+                raise psycopg.errors.error_from_result(result, encoding=self._connection.info.encoding)
+        reader = Transformer(self._connection)
+        reader.set_pgresult(results[-1])
+        return reader.load_rows(0, results[-1].ntuples, tuple)
+
     def write(self, writes: Sequence[WriteSet]) -> list[Answer]:
+        self._settle()
         with self._guard:
-            self._check()
             self.wrote = True
             try:
                 return self._write(writes)
