@@ -9,7 +9,7 @@ from typing import Final
 
 from faststream import AckPolicy
 
-from benchmarks.names import CLIENT, FASTSTREAM, OURS
+from benchmarks.names import AWAITED, CLIENT, FASTSTREAM, OURS
 
 from .aio import FastStreamAio
 from .amqp import AioPika, FastStreamRabbit
@@ -42,7 +42,7 @@ SAFE: Final = AckPolicy.NACK_ON_ERROR
 KAFKA: Final = Clients(
     publish=_beside(FastStreamConfluent(), FastStreamAio()),
     consume={
-        "at least once": _beside(FastStreamConfluent(SAFE), FastStreamAio(SAFE)),
+        "at least once": _beside(FastStreamConfluent(SAFE), FastStreamAio(SAFE)) | {AWAITED: Confluent(awaited=True)},
         "the peer's default, which may lose": _beside(FastStreamConfluent(LOSSY), FastStreamAio(LOSSY)),
         "the peer in batches": _beside(FastStreamConfluent(SAFE, LARGE), FastStreamAio(SAFE, LARGE)),
     },

@@ -60,12 +60,13 @@ def _report(future: asyncio.Future[None], error: KafkaError | None, _: Message) 
 
 
 class Confluent:
-    """The raw client: it takes up to 2,000 at once and commits without waiting; or `each` message alone."""
+    """The raw client: it takes up to 2,000 at once, or `each` message alone, and commits; `awaited`: it waits for that."""
 
     batches = False
 
-    def __init__(self, *, each: bool = False) -> None:
+    def __init__(self, *, each: bool = False, awaited: bool = False) -> None:
         self._each = each
+        self._awaited = awaited
 
     def prepared(self, place: Place, publication: Publication) -> dict[str, Any]:
         return {
@@ -103,7 +104,7 @@ class Confluent:
                 handle(decode(one.value() or b""))
                 since += 1
             if since >= (1 if self._each else LARGE):
-                consumer.commit(asynchronous=True)
+                consumer.commit(asynchronous=not self._awaited)
                 since = 0
         if since:
             consumer.commit(asynchronous=False)

@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks.case import Case, Setting
 from benchmarks.load import Figures
-from benchmarks.names import CLIENT, FASTSTREAM
+from benchmarks.names import AWAITED, CLIENT, FASTSTREAM
 from benchmarks.works.consume import published
 from headwater.channel import Publication
 
@@ -29,7 +29,8 @@ def consuming(setting: Setting, broker: Broker) -> Iterator[Case]:
     messages = published(MESSAGES[broker.name] // (5 if setting.quick else 1))
     for name, clients in CLIENTS[broker.name].consume.items():
         subjects = {one: partial(_measured, setting, broker, client, messages) for one, client in clients.items()}
-        yield Case(f"M2 {broker.name}", name, subjects, FASTSTREAM, CLIENT)
+        beside = AWAITED if AWAITED in subjects else ""
+        yield Case(f"M2 {broker.name}", name, subjects, FASTSTREAM, CLIENT, beside)
 
 
 def _measured(setting: Setting, broker: Broker, client: Client, messages: Sequence[Publication]) -> Figures:
