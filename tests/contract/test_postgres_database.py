@@ -6,7 +6,7 @@ import asyncio
 import json
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import LiteralString
 
@@ -432,6 +432,27 @@ def test_whatever_is_wrong_with_a_statement_its_savepoint_alone_is_undone(
                     async with transaction.savepoint():
                         transaction.execute("INSERT INTO notes VALUES (?)", ("kept",))
             assert await found.query("SELECT note FROM notes") == [("kept",)] * 2
+
+    asyncio.run(main())
+
+
+def test_a_statement_whose_table_has_changed_fails_once_at_most(postgres: Databases) -> None:
+    async def read(found: PostgresDatabase) -> list[tuple[object, ...]]:
+        async with found.transaction() as transaction:
+            return transaction.execute("SELECT * FROM notes WHERE note = ?", ("a",))
+
+    url = postgres.make()
+
+    async def main() -> None:
+        async with opened(url) as found:
+            async with found.transaction() as transaction:
+                transaction.execute("CREATE TABLE notes (note text)")
+                transaction.execute("INSERT INTO notes VALUES (?)", ("a",))
+            assert await read(found) == [("a",)]
+            run(url, "ALTER TABLE notes ADD COLUMN more integer DEFAULT 7")
+            with suppress(DatabaseError):
+                await read(found)
+            assert await read(found) == [("a", 7)]
 
     asyncio.run(main())
 

@@ -13,9 +13,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from headwater.adapters.postgres.connection import PREPARED, Connection
+from headwater.adapters.postgres.connection import Connection
 from headwater.adapters.postgres.faults import lost, refused, translate, translated
 from headwater.adapters.postgres.statement import Plan, Row, Statement
+from headwater.adapters.postgres.trip import PREPARED
 from headwater.adapters.postgres.url import BY_KEY, FREE, Place
 from headwater.errors import ConfigurationError, DatabaseError
 
@@ -57,7 +58,7 @@ class Server:
         except ConfigurationError:
             await connection.close()
             raise
-        connection.keeps = not self.place.pooled
+        connection.trip.keeps = not self.place.pooled
         return connection
 
     def connect_now(self) -> Blocking:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 
 from headwater import fault
-from headwater.adapters.postgres.connection import OUTCOMES, answers
 from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Blocking, Server
 from headwater.adapters.postgres.statement import Row, pipelined_now, run_now
+from headwater.adapters.postgres.trip import Trip
 from headwater.adapters.postgres.writer import RACES
 from headwater.adapters.postgres.writes import writing
 from headwater.database import Answer, Failed, InlineFold, Transaction, WriteSet
@@ -34,8 +34,9 @@ class PostgresTransaction:
 
     dialect = "postgresql"
 
-    def __init__(self, connection: Blocking, folds: Sequence[InlineFold], server: Server) -> None:
+    def __init__(self, connection: Blocking, trip: Trip, folds: Sequence[InlineFold], server: Server) -> None:
         self._connection = connection
+        self._trip = trip
         self._folds = folds
         self._server = server
         self._guard = threading.Lock()
@@ -111,27 +112,18 @@ class PostgresTransaction:
 
     def _bound(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         """The rows of a statement with values."""
-        pgconn, writer = self._connection.pgconn, Transformer(self._connection)
+        trip, connection = self._trip, self._connection
+        writer = reader = Transformer(connection)
         values = writer.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
         due, self._due = self._due, []
-        pgconn.enter_pipeline_mode()
-        try:
+        with trip.begin():
             for one in due:
-                pgconn.send_query_params(one.encode(), None)
-            pgconn.send_query_params(_numbered(sql).encode(), values, writer.types, writer.formats)
-            pgconn.pipeline_sync()
-            results = self._connection.wait(answers(pgconn))
-            pgconn.exit_pipeline_mode()
-        except BaseException:
-            if pgconn.status == ConnStatus.OK and pgconn.pipeline_status:
-                pgconn.finish()  # what was sent cannot be told from what comes next
-            raise
-        for result in results:
-            if result.status not in OUTCOMES:
-                raise psycopg.errors.error_from_result(result, encoding=self._connection.info.encoding)
-        reader = Transformer(self._connection)
-        reader.set_pgresult(results[-1])
-        return reader.load_rows(0, results[-1].ntuples, tuple)
+                trip.command(one.encode())
+            trip.send(_numbered(sql).encode(), values, tuple(writer.types or ()), writer.formats, Format.TEXT)
+            results = connection.wait(trip.answers())
+        *_, result = trip.checked(results, connection.info.encoding)
+        reader.set_pgresult(result)
+        return reader.load_rows(0, result.ntuples, tuple)
 
     def write(self, writes: Sequence[WriteSet]) -> list[Answer]:
         self._settle()
@@ -195,12 +187,13 @@ class Desk:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection: Blocking | None = None
+        self._trip: Trip
 
     @asynccontextmanager
     async def transaction(self, folds: Sequence[InlineFold]) -> AsyncIterator[PostgresTransaction]:
         """An open transaction; commits at the end of the block, is undone if it raises."""
         connection = await asyncio.to_thread(self._begun)
-        transaction = PostgresTransaction(connection, folds, self._server)
+        transaction = PostgresTransaction(connection, self._trip, folds, self._server)
         try:
             yield transaction
         except BaseException:
@@ -218,6 +211,7 @@ class Desk:
         for _ in range(2):
             if self._connection is None or self._connection.closed:
                 self._connection = self._server.connect_now()
+                self._trip = Trip(self._connection.pgconn, keeps=not self._server.place.pooled)
             try:
                 pipelined_now(self._connection, [BEGIN])
             except psycopg.Error as error:
