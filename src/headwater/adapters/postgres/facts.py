@@ -65,7 +65,7 @@ def locking(space: int, names: Iterable[str]) -> list[Statement]:
     return [Statement(LOCK, (space, buckets))] if buckets else []
 
 
-def _locks(wanted: Needs, writes: Sequence[WriteSet]) -> list[Statement]:
+def locks(wanted: Needs, writes: Sequence[WriteSet]) -> list[Statement]:
     """All that is locked before facts are read, in the order in which everybody locks it; what is locked twice, exclusively."""
     alone = {(schema.LEASES, crc32(lease.encode()) % BUCKETS): False for lease in wanted.leases}
     alone |= {(schema.STREAMS, crc32(stream.encode()) % BUCKETS): True for stream in wanted.streams}
@@ -82,11 +82,11 @@ def columns(rows: Collection[Sequence[Any]]) -> list[list[Any]]:
 
 def asking(wanted: Needs, writes: Sequence[WriteSet]) -> list[Statement]:
     """The statements that lock and read what is wanted, for `facts_of`; their number is that of its results."""
-    locks = _locks(wanted, writes)
+    locked = locks(wanted, writes)
     kinds = [Statement(sql, columns(keys)) for sql, keys in _kinds(wanted) if keys]
     if items := conditions_of(wanted.conditions):
         kinds.append(Statement(UNMET, columns(items)))
-    return [*locks, *kinds, Statement(POSITION)]  # no key that was read names a later position
+    return [*locked, *kinds, Statement(POSITION)]  # no key that was read names a later position
 
 
 def _kinds(wanted: Needs) -> list[tuple[str, Collection[Row]]]:

@@ -11,13 +11,16 @@ from typing import Final
 import psycopg
 
 from headwater import fault
-from headwater.adapters.postgres.faults import AGAIN, changed, translate
+from headwater.adapters.postgres.faults import AGAIN, changed, translate, translated
+from headwater.adapters.postgres.outright import BACKEND
 from headwater.adapters.postgres.server import COMMIT, Asynchronous, Server, undo
 from headwater.adapters.postgres.writes import Commit
 from headwater.database import Answer, Failed, InlineFold, WriteSet
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
 
 RACES: Final = 20
+RESERVE: Final = 64
+"""After a commit that did not go outright, so many go by what is stored."""
 """How often sets are judged anew after a race with another process was lost."""
 PATIENCE: Final = 5.0
 """Seconds for which the end of a commit is asked for after its connection was lost."""
@@ -49,6 +52,8 @@ class Writer:
         self._committed = committed
         self._limit = limit
         self._connection: Asynchronous | None = None
+        self._backend = 0
+        self._reserve = 0
         self._queue: deque[Ticket] = deque()
         self._queued = asyncio.Event()
         self._turn = turn
@@ -130,7 +135,8 @@ class Writer:
 
     async def _raced(self, connection: Asynchronous, writes: list[WriteSet]) -> list[Answer]:
         for _ in range(RACES):
-            commit = Commit(writes, self.folds)
+            self._reserve = max(self._reserve - 1, 0)
+            commit = Commit(writes, self.folds, 0 if self._reserve else self._backend)
             try:
                 return await self._transact(connection, commit)
             except DoubtError:
@@ -140,6 +146,8 @@ class Writer:
             except psycopg.Error as error:
                 if error.sqlstate not in AGAIN and not changed(error) and not connection.closed:
                     raise
+                if commit.outright:
+                    self._reserve = RESERVE
             connection = await self._connected()
         raise DatabaseError("other processes were faster again and again: try again")
 
@@ -188,7 +196,10 @@ class Writer:
 
     async def _connected(self) -> Asynchronous:
         if self._connection is None or self._connection.closed:
-            self._connection = await self._server.connect()
+            self._connection, self._backend = await self._server.connect(), 0
+            if not self._server.place.pooled:
+                with translated(self._server.place):
+                    (((self._backend,),),) = await self._connection.exchange([BACKEND])
         return self._connection
 
     async def _drop(self) -> None:

@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from headwater.adapters.postgres import rows, schema
-from headwater.adapters.postgres.facts import asking, columns, facts_of, locking
+from headwater.adapters.postgres.facts import asking, columns, facts_of, locking, locks
+from headwater.adapters.postgres.outright import ALIVE, assumed, standing
 from headwater.adapters.postgres.relevant import tagging
 from headwater.adapters.postgres.server import BEGIN, COMMIT
 from headwater.adapters.postgres.statement import Plan, Row, Statement
@@ -103,17 +104,37 @@ INSERT INTO headwater.journal (consumer, stream, version) SELECT * FROM unnest(%
 
 
 class Commit:
-    """Sets judged and written in a transaction of their own: two round trips where nothing is folded."""
+    """Sets judged and written in a transaction of their own: two round trips where nothing is folded.
 
-    def __init__(self, writes: Sequence[WriteSet], folds: Sequence[InlineFold]) -> None:
+    Where `backend` names the connection, as the server knows it, sets that only append take one; `outright` says it was so.
+    """
+
+    def __init__(self, writes: Sequence[WriteSet], folds: Sequence[InlineFold], backend: int = 0) -> None:
         self.writes = writes
         self._folds = folds
+        self._backend = backend
         self._transaction = ""
         self._before = 0
         self.judged = Judgement()
+        self.outright = False
 
     def steps(self) -> Plan[list[Answer]]:
         """Judge the sets, write those that stand, and commit; the last step ends with `COMMIT`."""
+        facts = assumed(self.writes) if self._backend and not self._folds else None
+        if facts is not None:
+            streams = dict(facts.streams)
+            judged = judge(self.writes, facts)
+            if len(judged.standing) == len(self.writes):
+                return (yield from self._outright(judged, streams))
+        return (yield from self._by_facts())
+
+    def _outright(self, judged: Judgement, streams: dict[str, int]) -> Plan[list[Answer]]:
+        self.judged, self.outright = judged, True
+        before = [BEGIN, *locks(needs(self.writes), self.writes), standing(streams)]
+        written = yield [*before, *_writing(judged, Facts()), COMMIT]
+        return _placed(judged, 0, written[len(before) :])
+
+    def _by_facts(self) -> Plan[list[Answer]]:
         wanted = needs(self.writes)
         _, *found = yield [BEGIN, *asking(wanted, self.writes)]
         ((_, self._transaction),) = found[-1]
@@ -136,9 +157,15 @@ class Commit:
         """Ask another connection what became of it: its answers, None where it was undone, True while it may go on.
 
         False where the server does not know. That a transaction of this number was committed is no proof by itself:
-        after a failover it may be another's, so that the first message is looked for too.
+        after a failover it may be another's, so that the first message is looked for too. One that went outright has no
+        number: it may go on while its connection is there, and what is not stored once that is gone, never will be.
         """
         places = [(one.stream, one.version, number) for number, one in enumerate(self.judged.recorded)]
+        if self.outright:
+            (((alive,),), marks) = yield [Statement(ALIVE, (self._backend,)), Statement(FOUND, columns(places))]
+            if [mark for _, mark in marks] == [one.id for one in self.judged.recorded]:
+                return _placed(self.judged, 0, [[(position,) for position, _ in marks]])
+            return True if alive else None
         asked = [Statement(STATUS, (self._transaction,))]
         (((status,),), *found) = yield [*asked, Statement(FOUND, columns(places))] if places else asked
         if status == "aborted":
