@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import LiteralString
@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from headwater.adapters.postgres import PostgresChannel, PostgresDatabase, database, server
+from headwater.adapters.postgres.connection import Connection
 from headwater.adapters.postgres.migrations import split
 from headwater.adapters.postgres.server import BEGIN, COMMIT, Server
 from headwater.adapters.postgres.statement import Statement
@@ -22,7 +23,7 @@ from headwater.channel import Publication
 from headwater.checkpoint import Checkpoint
 from headwater.cli import main
 from headwater.clock import SystemClock
-from headwater.database import Database, Failed, WriteSet
+from headwater.database import Collision, Database, Failed, WriteSet
 from headwater.errors import ConfigurationError, DatabaseError, HeadwaterError, SchemaMismatch
 from headwater.inbox import Mark, Reason, Release
 from headwater.message import JSON, Draft, Metadata, encode_metadata
@@ -45,6 +46,12 @@ def appending(
 ) -> WriteSet:
     draft = Draft("event", message_id, "bank.Paid", 1, JSON, 1, data, meta)
     return WriteSet(appends=[Append(stream, ANY, [draft])])
+
+
+def named(stream: str, expect: int, count: int = 1) -> WriteSet:
+    """Events for a stream that is at a version."""
+    drafts = [Draft("event", CLOCK.new_id(), "bank.Paid", 1, JSON, 1, b"{}", b"{}") for _ in range(count)]
+    return WriteSet(appends=[Append(stream, expect, drafts)])
 
 
 @asynccontextmanager
@@ -400,6 +407,45 @@ def test_a_statement_that_failed_undoes_the_transaction_or_its_savepoint(postgre
                 async with found.transaction() as transaction:
                     transaction.execute("ROLLBACK")
             assert await found.head() == 1
+
+    asyncio.run(main())
+
+
+def test_sets_that_only_append_at_versions_they_name_take_one_trip(
+    postgres: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+    exchange = Connection.exchange
+
+    async def counted(self: Connection, statements: Sequence[Statement]) -> list[list[tuple[object, ...]]]:
+        if statements[0] is BEGIN or statements[-1] is COMMIT:
+            trips.append(len(statements))
+        return await exchange(self, statements)
+
+    async def trips_of(found: PostgresDatabase, *sets: WriteSet) -> tuple[list[object], int]:
+        before = len(trips)
+        answers: list[object] = list(await found.commit(sets))
+        return answers, len(trips) - before
+
+    monkeypatch.setattr(Connection, "exchange", counted)
+
+    async def main() -> None:
+        async with opened(postgres.make()) as found:
+            await found.commit([named("a", 0)])  # its connection is made then
+            assert await trips_of(found, named("a", 1), named("b", 0, 2), named("a", 2)) == (
+                [Committed(2, 2), Committed(4, 2), Committed(5, 3)],
+                1,
+            )
+            assert await trips_of(found, named("a", ANY)) == ([Committed(6, 4)], 2)
+            assert await trips_of(found, named("a", 4), named("b", 2), named("b", 1)) == (
+                [Committed(7, 5), Committed(8, 3), Collision("stream b is at version 3, expected 1")],
+                2,
+            )
+            answers, count = await trips_of(found, named("a", 9), named("b", 3))
+            assert answers == [Collision("stream a is at version 5, expected 9"), Committed(9, 4)]
+            assert count > 2, "one of them did not stand: all are judged by what is stored"
+            assert (await trips_of(found, named("a", 5)))[1] == 2, "and for a while, what comes next"
+            assert await found.verify() == []
 
     asyncio.run(main())
 

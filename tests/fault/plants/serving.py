@@ -26,7 +26,7 @@ from headwater.adapters.postgres.server import BEGIN, COMMIT
 from headwater.adapters.postgres.statement import Plan, Row, Statement
 from headwater.adapters.postgres.transaction import PostgresTransaction
 from headwater.adapters.postgres.writes import Commit
-from tests.fault.plants.detectors import Suite, seen_by
+from tests.fault.plants.detectors import Rig, Suite, seen_by
 from tests.fault.plants.plant import Patch, Promise, planted
 
 CONTRACT = "tests/contract/test_database_postgres.py::TestPostgresDatabase::"
@@ -59,6 +59,26 @@ def server_answers_without_a_commit() -> Patch:
             return end.value
 
     return mock.patch.object(Commit, "steps", without_commit)
+
+
+@planted(Promise.ATOMIC, seen_by(f"{CONTRACT}test_a_stream_in_the_future_is_not_expected"))
+def server_takes_versions_on_trust() -> Patch:
+    """Sets that only append are committed in one trip, and the server does not look whether their streams stand as they say."""
+    return mock.patch.object(writes, "standing", lambda _: Statement("SELECT 1"))
+
+
+@planted(Promise.THREE_VALUED, Rig("cut", "failed and there", range(1, 101, 2), slow=True, arguments=("", 40)))
+def server_outright_commit_taken_for_undone() -> Patch:
+    """A commit in one trip whose connection was lost is taken for undone while that connection may still bring it about."""
+    outcome = Commit.outcome
+
+    def undone(self: Commit) -> Plan[Any]:
+        if self.outright:
+            yield [Statement("SELECT 1")]
+            return None
+        return (yield from outcome(self))
+
+    return mock.patch.object(Commit, "outcome", undone)
 
 
 @planted(Promise.ATOMIC, seen_by(f"{CONTRACT}test_a_fold_that_raises_fells_the_guilty_set_alone"))

@@ -1,6 +1,7 @@
 """`cut`: connections to PostgreSQL are cut after COMMIT was sent: before its answer comes, or as it comes.
 
-Writers send sets with a key and without, and transactions. Every answer must be true: what is committed is there once, at the
+Writers send sets with a key and without, and transactions; every other trial has sets that only append, at versions they name,
+which take one trip. Every answer must be true: what is committed is there once, at the
 position that was said; what failed is not there; what is unknown is settled by its key, or tried again under it. A trial is a
 cut; `--store` has it on a server that is there already.
 """
@@ -70,6 +71,7 @@ class Scene:
         self.url = url
         self.cuts = cuts
         self.chance = random.Random(seed)
+        self.named = seed % 2 == 1
         self.fate = random.Random(f"fate {seed}")
         self.proxy = Proxy(url, self._fate)
         self.ledger = Ledger()
@@ -100,13 +102,14 @@ class Scene:
         count = 0
         while self.proxy.cuts < self.cuts:
             count += 1
-            ways = (self._with_key, self._with_key, self._without_key, self._in_transaction, self._mark)
+            ways = [self._with_key, self._with_key, self._without_key, self._in_transaction]
+            ways += [] if self.named else [self._mark]
             await self.chance.choice(ways)(database, f"{number}-{count}")
 
     async def _with_key(self, database: PostgresDatabase, name: str) -> None:
         """Until it is committed, under the same key."""
         while True:
-            (answer,) = await database.commit([_appending(name, key=True)])
+            (answer,) = await database.commit([self._appending(name, key=True)])
             if isinstance(answer, Committed):
                 return self._is_there(name, answer.position, answer.version)
             if isinstance(answer, Unknown) and await self._settles(database, name):
@@ -114,7 +117,7 @@ class Scene:
             await asyncio.sleep(0.01)
 
     async def _without_key(self, database: PostgresDatabase, name: str) -> None:
-        (answer,) = await database.commit([_appending(name)])
+        (answer,) = await database.commit([self._appending(name)])
         if isinstance(answer, Committed):
             self._is_there(name, answer.position, answer.version)
         else:
@@ -124,7 +127,7 @@ class Scene:
         answer: Answer | None = None
         try:
             async with database.transaction() as transaction:
-                (answer,) = transaction.write([_appending(name, key=True)])
+                (answer,) = transaction.write([self._appending(name, key=True)])
         except Unknown:
             if not await self._settles(database, name):
                 await self._with_key(database, name)
@@ -148,6 +151,13 @@ class Scene:
                 return True
         return False
 
+    def _appending(self, name: str, *, key: bool = False) -> WriteSet:
+        """An event on its writer's stream, wherever that stands, or the first of one of its own."""
+        draft = Draft("event", name, "cut.Written", 1, JSON, 0, b"{}", b"{}")
+        stream, expect = (name, 0) if self.named else (name.partition("-")[0], ANY)
+        append = Append(f"cut.Stream/{stream}", expect, [draft])
+        return WriteSet([append], key=CommandKey("", name, b"h", 1) if key else None)
+
     def _is_there(self, name: str, position: int, version: int) -> None:
         self.ledger.there[name] = position, version
 
@@ -156,12 +166,6 @@ class Scene:
         there = [name for name, one in self.marks.items() if isinstance(one, Failed) and name in marks]
         found = {"marks are lost": lost, "marks were answered as failed and are there": there}
         return [f"{what}: {names[:5]}" for what, names in found.items() if names]
-
-
-def _appending(name: str, *, key: bool = False) -> WriteSet:
-    draft = Draft("event", name, "cut.Written", 1, JSON, 0, b"{}", b"{}")
-    append = Append(f"cut.Stream/{name.partition('-')[0]}", ANY, [draft])
-    return WriteSet([append], key=CommandKey("", name, b"h", 1) if key else None)
 
 
 @asynccontextmanager
