@@ -43,26 +43,28 @@ class Pasts:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: list[Ticket] = []
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None] | None] = set()
 
     async def read(self, wanted: Wanted) -> Found:
         """What is stored of streams after versions; only of streams of which there is something."""
         ticket = Ticket(wanted)
         self._waiting.append(ticket)
         if len(self._reading) < ABREAST:
-            task = asyncio.create_task(self._serve())
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._reading.add(asyncio.create_task(self._serve()))
         return await ticket.future
 
     async def _serve(self) -> None:
-        while tickets := self._taken():
-            try:
-                found = await self._read([ticket.wanted for ticket in tickets])
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is the caller's
-                await self._failed(tickets, error)
-            else:
-                _tell(tickets, found)
+        """Read until nobody waits; from then on, who comes must not take this for a reader that goes on."""
+        try:
+            while tickets := self._taken():
+                try:
+                    found = await self._read([ticket.wanted for ticket in tickets])
+                except Exception as error:  # noqa: BLE001 - whatever it was, it is the caller's
+                    await self._failed(tickets, error)
+                else:
+                    _tell(tickets, found)
+        finally:
+            self._reading.discard(asyncio.current_task())
 
     def _taken(self) -> list[Ticket]:
         """The first of what waits, up to the limit."""
