@@ -411,6 +411,28 @@ def test_a_statement_that_failed_undoes_the_transaction_or_its_savepoint(postgre
     asyncio.run(main())
 
 
+def test_what_is_broken_off_ends_its_connection_and_asks_the_server_for_nothing(
+    postgres: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a pooler may end of a request to cancel")
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "_try_cancel", asked)
+    url = postgres.make()
+
+    async def main() -> None:
+        connection = await Server(Place(url)).connect()
+        waiting = asyncio.create_task(connection.exchange([Statement("SELECT pg_sleep(30)")]))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await waiting
+        assert connection.closed
+
+    asyncio.run(main())
+
+
 def test_sets_that_only_append_at_versions_they_name_take_one_trip(
     postgres: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

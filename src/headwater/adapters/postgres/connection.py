@@ -12,12 +12,15 @@ from psycopg import abc
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import wait_async
 
 from headwater.adapters.postgres.faults import changed
 from headwater.adapters.postgres.statement import Plan, Result, Row, Statement
 from headwater.adapters.postgres.text import escaped, plain
 from headwater.adapters.postgres.trip import Trip
 
+LOOK: Final = 0.1
+"""Seconds between two looks at a connection whose socket is silent."""
 PLACE: Final = re.compile(r"%(?:(%)|s|\((\w+)\)s)")
 
 
@@ -29,7 +32,10 @@ class Connection(psycopg.AsyncConnection[Row]):
         self.trip = Trip(self.pgconn)
 
     async def exchange(self, statements: Sequence[Statement]) -> list[list[Row]]:
-        """The rows of each statement, all sent at once; what comes after one that fails is not run. Raises psycopg's errors."""
+        """The rows of each statement, all sent at once; what comes after one that fails is not run. Raises psycopg's errors.
+
+        Who is cancelled meanwhile ends the connection, without asking the server to cancel: pgbouncer 1.18 may end of that.
+        """
         async with self.lock:
             if self.closed:
                 raise psycopg.OperationalError("the connection is closed")
@@ -59,7 +65,7 @@ class Connection(psycopg.AsyncConnection[Row]):
                 sql, values = _bound(statement)
                 bound = writer.dump_sequence(values, [PyFormat.AUTO] * len(values))
                 trip.send(sql, bound, tuple(writer.types or ()), writer.formats or (), Format.BINARY)
-            results = await self.wait(trip.answers())
+            results = await wait_async(trip.answers(), self.pgconn.socket, LOOK)
         return trip.checked(results, self.info.encoding)
 
 
