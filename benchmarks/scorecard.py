@@ -87,7 +87,9 @@ def _caught(plant: Figures) -> str:
 
 
 def _bench(rows: Sequence[Figures]) -> list[Sequence[object]]:
-    """A line for each figure of ours, with theirs beside it."""
+    """A line for each figure of ours, with theirs beside it; for each subject, where all are ours."""
+    if not any(row["subject"] == OURS for row in rows):
+        rows = [{**row, "case": f"{row['case']}, {row['subject']}", "subject": OURS} for row in rows]
     theirs = {(row["case"], row["unit"], row["subject"]): row["value"] for row in rows}
     found: list[Sequence[object]] = []
     for row in rows:

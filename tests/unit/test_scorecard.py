@@ -59,6 +59,13 @@ def test_a_work_over_a_broker_stands_beside_its_own_peer(tmp_path: Path) -> None
     assert "| 64 writers | commits/s | 60,000 | 3,000 | 120,000 | 20.0 |" in (tmp_path / "scorecard.md").read_text()
 
 
+def test_a_work_of_which_all_subjects_are_ours_shows_each(tmp_path: Path) -> None:
+    write_benches({"about": ABOUT, "rows": [row("unconditional", 20_000), row("conditional", 14_000, 0.7)]}, tmp_path)
+    text = (tmp_path / "scorecard.md").read_text()
+    assert "| 64 writers, unconditional | commits/s | 20,000 |" in text
+    assert "| 64 writers, conditional | commits/s | 14,000 |  |  | 0.70 |" in text
+
+
 def test_a_planted_bug_that_survives_stands_out(tmp_path: Path) -> None:
     caught = {"plant": "no inbox", "breaks": "effect once", "caught_by": "kill", "trials": 4, "seconds": 2.0}
     write_plants(ABOUT, [caught, caught | {"plant": "naive cursor", "caught_by": ""}], tmp_path)
