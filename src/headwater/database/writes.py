@@ -43,6 +43,23 @@ class WriteSet(Struct, frozen=True, gc=False):
     steps: Sequence[Step] = ()
     journal: Sequence[tuple[str, str, int]] = ()
 
+    @property
+    def consumes(self) -> bool:
+        """Whether it writes more than appends and a command key."""
+        return bool(
+            self.marks
+            or self.checkpoints
+            or self.sagas
+            or self.holds
+            or self.releases
+            or self.timers
+            or self.cancels
+            or self.upserts
+            or self.note
+            or self.steps
+            or self.journal
+        )
+
 
 class Collision(Struct, frozen=True, gc=False):
     """The set fell: what it expected does not hold. Load again and decide again."""

@@ -12,7 +12,7 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from headwater.adapters.aws.faults import Missing, translate
-from headwater.adapters.aws.options import check_endpoint
+from headwater.adapters.aws.options import check_endpoint, value_of
 from headwater.adapters.aws.services import Answer, ask, client_of
 from headwater.claims import name_of
 from headwater.errors import ChannelError, ConfigurationError
@@ -48,10 +48,8 @@ class S3Claims:
             raise ConfigurationError(
                 f"{min(unknown)!r} is no option of claims in S3; the options are {', '.join(OPTIONS)}"
             )
-        plaintext = given.get("plaintext", "no")
-        if plaintext not in ("yes", "no"):
-            raise ConfigurationError(f"plaintext is {plaintext!r}: write plaintext=yes or plaintext=no")
-        check_endpoint(given.get("endpoint", ""), plaintext == "yes")
+        plaintext = value_of("plaintext", given.get("plaintext", "no"))
+        check_endpoint(given.get("endpoint", ""), plaintext is True)
         folder = unquote(parts.path).strip("/")
         return cls(parts.netloc, f"{folder}/" if folder else "", given.get("region", ""), given.get("endpoint", ""))
 

@@ -59,13 +59,14 @@ def parse_url(url: str) -> AwsOptions:
         if name not in AwsOptions.__struct_fields__:
             known = ", ".join(AwsOptions.__struct_fields__)
             raise ConfigurationError(f"{name!r} is no option of a channel on AWS; the options are {known}")
-        given[name] = _value(name, value)
+        given[name] = value_of(name, value)
     if "visibility" in given:
         given.setdefault("poll", min(POLL, given["visibility"] // 2))
     return _checked(AwsOptions(**given))
 
 
-def _value(name: str, value: str) -> object:
+def value_of(name: str, value: str) -> object:
+    """What the text of an option says. Raises ConfigurationError."""
     if name in FLAGS:
         if value not in ("yes", "no"):
             raise ConfigurationError(f"{name} is {value!r}: write {name}=yes or {name}=no")

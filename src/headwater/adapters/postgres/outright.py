@@ -26,33 +26,13 @@ def assumed(writes: Sequence[WriteSet]) -> Facts | None:
     """The facts on which all these sets rest; None where they need others, or say not on which."""
     streams: dict[str, int] = {}
     for write in writes:
-        if not _only_appends(write):
+        if write.after or write.conditions or write.fence or write.consumes or not write.appends:
             return None
         for append in write.appends:
             if append.expect == ANY or not append.drafts:
                 return None
             streams.setdefault(append.stream, append.expect)
     return Facts(streams=streams)
-
-
-def _only_appends(write: WriteSet) -> bool:
-    return not (
-        write.after
-        or write.conditions
-        or write.fence
-        or write.marks
-        or write.checkpoints
-        or write.holds
-        or write.releases
-        or write.timers
-        or write.cancels
-        or write.sagas
-        or write.upserts
-        or write.note
-        or write.steps
-        or write.journal
-        or not write.appends
-    )
 
 
 def standing(streams: dict[str, int]) -> Statement:

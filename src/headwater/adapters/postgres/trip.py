@@ -35,7 +35,7 @@ class Trip:
 
     @contextmanager
     def begin(self) -> Iterator[None]:
-        """A trip: within, `send` what is to go, `finish` it, and read the `answers`."""
+        """A trip: within, `send` what is to go, and wait for the `answers`."""
         self._fresh, self._due = {}, 0
         pgconn = self._pgconn
         pgconn.enter_pipeline_mode()

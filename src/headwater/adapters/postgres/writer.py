@@ -19,9 +19,9 @@ from headwater.database import Answer, Failed, InlineFold, WriteSet
 from headwater.errors import DatabaseError, HeadwaterError, Unknown
 
 RACES: Final = 20
+"""How often sets are judged anew after a race with another process was lost."""
 RESERVE: Final = 64
 """After a commit that did not go outright, so many go by what is stored."""
-"""How often sets are judged anew after a race with another process was lost."""
 PATIENCE: Final = 5.0
 """Seconds for which the end of a commit is asked for after its connection was lost."""
 PAUSE: Final = 0.05

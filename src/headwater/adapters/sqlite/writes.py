@@ -42,7 +42,7 @@ def commit(connection: apsw.Connection, writes: Sequence[WriteSet], folds: Seque
     standing = judged.standing
     if standing:
         _write_log(connection, judged)
-        if consuming := [write for write in standing if _consumes(write)]:
+        if consuming := [write for write in standing if write.consumes]:
             _write_places(connection, consuming)
             _write_held(connection, consuming)
             _write_timers(connection, consuming)
@@ -52,23 +52,6 @@ def commit(connection: apsw.Connection, writes: Sequence[WriteSet], folds: Seque
             for fold in folds:
                 fold_rows(connection, fold, judged.recorded)
     return judged.answers
-
-
-def _consumes(write: WriteSet) -> bool:
-    """Whether a set has more than appends and a command key."""
-    return bool(
-        write.marks
-        or write.checkpoints
-        or write.sagas
-        or write.holds
-        or write.releases
-        or write.timers
-        or write.cancels
-        or write.upserts
-        or write.note
-        or write.steps
-        or write.journal
-    )
 
 
 def _write_log(connection: apsw.Connection, judged: Judgement) -> None:
