@@ -10,7 +10,6 @@ from typing import Any
 
 from headwater import App, Event
 from headwater.app import open_channel
-from headwater.channel import Delivery, Subscription
 from headwater.clock import SystemClock
 
 TOPIC = "till.Receipt"
@@ -37,19 +36,6 @@ def attributes(receipt: str, version: int) -> dict[str, Any]:
         "previous": str(version - 1),
         "partitionkey": f"till.Receipt/{receipt}",
     }
-
-
-async def some(member: Subscription, count: int) -> list[Delivery]:
-    """So many deliveries, acknowledged as they come."""
-    found: list[Delivery] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            batch = await member.fetch(100)
-            await member.acknowledge(batch)
-            found += batch
-            if not batch:
-                await member.wait(1.0)
-    return found
 
 
 class Hearer:

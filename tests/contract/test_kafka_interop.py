@@ -8,8 +8,8 @@ import time
 from confluent_kafka import Consumer, Message, Producer
 
 from headwater.channel import Publication
-from tests.contract.foreign import some
 from tests.fault.kafka import opened
+from tests.fault.stream import drained
 from tests.servers.kafka import Brokers
 
 MURMUR2 = {
@@ -44,7 +44,7 @@ def test_a_key_has_the_partition_that_clients_in_java_give_it(kafka: Brokers) ->
         async with opened(kafka.url(partitions=PARTITIONS)) as channel:
             member = await channel.subscribe("g", ["orders"], "m")
             await channel.publish([Publication("orders", key, {}, b"") for key in MURMUR2])
-            found = await some(member, len(MURMUR2))
+            found = await drained(member, len(MURMUR2))
             assert {one.key: one.partition for one in found} == {
                 key: (number & 0x7FFF_FFFF) % PARTITIONS for key, number in MURMUR2.items()
             }
@@ -82,7 +82,7 @@ def test_what_another_client_writes_is_read_whatever_it_is(kafka: Brokers) -> No
             producer.produce(topic, b"no text", b"\xff", headers=[("ce_id", b"\xfe"), ("none", None)])
             producer.produce(topic)
             assert producer.flush(10) == 0
-            event, raw, empty = await some(member, 3)
+            event, raw, empty = await drained(member, 3)
             assert event.headers == {"id": "1", "datacontenttype": "text/plain", "kafka:trace": "t"}
             assert (event.key, event.body) == ("k", b"event")
             assert (raw.key, raw.headers) == ("\\xff", {"id": "\\xfe", "kafka:none": ""})

@@ -12,8 +12,9 @@ from typing import Any
 import aio_pika
 
 from headwater.channel import Publication
-from tests.contract.foreign import TOPIC, Hearer, attributes, running, some
+from tests.contract.foreign import TOPIC, Hearer, attributes, running
 from tests.fault.rabbitmq import opened
+from tests.fault.stream import drained
 from tests.flow.shop import Bump, shop
 from tests.servers.rabbitmq import Vhosts
 
@@ -67,7 +68,7 @@ def test_another_client_publishes_with_the_slot_of_a_key_or_with_none(rabbitmq: 
                 await topic.publish(message, str(zlib.crc32(key.encode()) % 64))
             for number in range(20, 25):
                 await topic.publish(aio_pika.Message(b"%d" % number, headers={"type": "plain"}), "")
-            found = await some(member, 25)
+            found = await drained(member, 25)
             ours = [one for one in found if one.key]
             assert {one.key for one in ours} == {f"k{n}" for n in range(7)}
             for one in ours:

@@ -43,6 +43,20 @@ def publications(numbers: Iterable[int], size: int = 0) -> list[Publication]:
     ]
 
 
+async def drained(member: Subscription, count: int, seconds: float = 10.0) -> list[Delivery]:
+    """So many deliveries, acknowledged as they come."""
+    found: list[Delivery] = []
+    end = time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < end, f"{len(found)} of {count} messages came"
+        batch = await member.fetch(100)
+        await member.acknowledge(batch)
+        found += batch
+        if not batch:
+            await member.wait(0.1)
+    return found
+
+
 async def publish_surely(channel: Channel, batch: list[Publication], seconds: float = PATIENCE) -> int:
     """Publish as the relay does: the same again, until it stands; how often it failed."""
     end, failures = time.monotonic() + seconds, 0

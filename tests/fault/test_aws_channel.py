@@ -21,10 +21,11 @@ from headwater.adapters.aws import AwsChannel
 from headwater.adapters.aws.faults import Refused
 from headwater.adapters.aws.services import Services
 from headwater.adapters.aws.subscription import AwsSubscription
-from headwater.channel import Delivery, Publication, Route, Subscription
+from headwater.channel import Publication, Route, Subscription
 from headwater.clock import SystemClock
 from headwater.errors import ChannelError, ConfigurationError
 from headwater.testing.contracts.channel.scene import bodies, in_order, messages
+from tests.fault.stream import drained
 from tests.servers.aws import REGION, Endpoint
 
 ORDERS = [Route("orders", ("g",))]
@@ -41,20 +42,6 @@ async def channel_on(aws: Endpoint, **options: object) -> AsyncIterator[AwsChann
         yield channel
     finally:
         await channel.close()
-
-
-async def drained(member: Subscription, count: int, seconds: float = 10.0) -> list[Delivery]:
-    """So many deliveries, acknowledged as they come."""
-    found: list[Delivery] = []
-    end = time.monotonic() + seconds
-    while len(found) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} messages came"
-        batch = await member.fetch(100)
-        await member.acknowledge(batch)
-        found += batch
-        if not batch:
-            await member.wait(0.1)
-    return found
 
 
 async def nothing_for(member: Subscription, seconds: float) -> bool:

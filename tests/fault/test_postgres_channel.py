@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from headwater.adapters.postgres import PostgresChannel, PostgresDatabase
 from headwater.adapters.postgres.channel_options import ChannelOptions
 from headwater.adapters.postgres.schema import MIGRATIONS
-from headwater.channel import Delivery, Publication, Subscription
+from headwater.channel import Publication
 from headwater.clock import SystemClock
 from headwater.errors import ChannelError, ConfigurationError
+from tests.fault.stream import drained
 from tests.servers.postgres import Databases, run
 
 CLOCK = SystemClock()
@@ -38,17 +40,7 @@ def message(writer: int, number: int, topic: str = "orders") -> Publication:
     return Publication(topic, f"k{writer}-{number % 5}", {"id": f"{writer}-{number}"}, b"%d" % number)
 
 
-async def drain(member: Subscription, count: int, seconds: float = 20.0) -> list[Delivery]:
-    found: list[Delivery] = []
-    end = time.monotonic() + seconds
-    while len(found) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} came"
-        batch = await member.fetch(100)
-        await member.acknowledge(batch)
-        found += batch
-        if not batch:
-            await member.wait(0.1)
-    return found
+drain = partial(drained, seconds=20.0)
 
 
 def test_of_what_many_publish_at_once_a_reader_misses_nothing(postgres: Databases) -> None:
