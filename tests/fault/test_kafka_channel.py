@@ -279,7 +279,7 @@ def test_a_topic_that_is_deleted_is_missed_at_the_next_publish_but_one(kafka: Br
     async def main() -> None:
         async with opened(kafka.url(timeout=2)) as channel:
             await channel.publish(publications(range(10)))
-            kafka.admin.delete_topics([topic_of(channel)])[topic_of(channel)].result()
+            kafka.delete(topic_of(channel))
             began = time.monotonic()
             await refusal(channel.publish(publications(range(10, 20))))
             assert time.monotonic() - began < 4.0

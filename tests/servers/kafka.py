@@ -316,9 +316,17 @@ class Brokers:
         words = {"prefix": self._made[-1], "partitions": 4, "session": 1.0} | options
         return f"kafka://{self.address}?" + "&".join(f"{name}={value}" for name, value in words.items())
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic, by its whole name, and wait until the broker has heard of it: until then it still takes."""
+        self.admin.delete_topics([topic])[topic].result()
+        deadline = time.monotonic() + 10
+        while topic in self.admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline, f"the broker still has the topic {topic}"
+            time.sleep(0.02)
+
     def wipe(self, topic: str, partitions: int = 4) -> None:
         """Delete a topic, by its whole name, and make it anew."""
-        self.admin.delete_topics([topic])[topic].result()
+        self.delete(topic)
         deadline = time.monotonic() + 10
         while True:
             try:
