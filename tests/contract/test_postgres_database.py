@@ -744,6 +744,36 @@ def test_statements_that_were_prepared_on_empty_tables_read_no_table_whole_when_
     assert run(url, READ) == []
 
 
+LOOKED_AT: LiteralString = """
+SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = 'headwater' AND idx_tup_read > 20000
+"""
+
+
+def test_what_is_known_of_many_streams_costs_a_look_each_in_tables_that_nobody_has_analyzed(postgres: Databases) -> None:
+    """Without statistics PostgreSQL takes all rows of a consumer for a few: it would read them all, and search them."""
+    url = postgres.make()
+    asked = [str(number) for number in range(1, 401)]
+
+    async def main() -> None:
+        async with opened(url) as found:
+            for at in range(1, 5001, 500):
+                streams = [str(number) for number in range(at, at + 500)]
+                messages = [held(stream, 1, Reason.RETRY, due=1) for stream in streams]
+                sagas = [SagaState("mail", stream, 0, b"{}", False) for stream in streams]
+                marks = [Mark("mail", stream, 1, 0) for stream in streams]
+                await committing(found, WriteSet(marks=marks, sagas=sagas, holds=messages))
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("SELECT pg_stat_reset()")
+            for _ in range(8):
+                assert await found.marks("mail", [*asked, "other"]) == dict.fromkeys(asked, 1)
+                assert await found.held_keys("mail", [*asked, "other"]) == {*asked}
+                assert (await found.sagas("mail", [*asked, "other"])).keys() == {*asked}
+
+    asyncio.run(main())
+    assert run(url, READ) == []
+    assert run(url, LOOKED_AT) == []
+
+
 # --- prepared statements ---
 
 

@@ -28,8 +28,15 @@ STREAM: Final = f"""
 SELECT {rows.EVENT} FROM headwater.events WHERE stream = %s AND version > %s ORDER BY version LIMIT %s
 """
 SETTLED: Final = "SELECT hash, position, version FROM headwater.command_keys WHERE tenant = %s AND key = %s"
-MARKS: Final = "SELECT stream, version FROM headwater.marks WHERE consumer = %s AND stream = ANY(%s::text[])"
-HELD_KEYS: Final = "SELECT key FROM headwater.held WHERE consumer = %s AND key = ANY(%s::text[]) AND first"
+MARKS: Final = """
+SELECT asked, mark.version FROM unnest(%s::text[]) AS asked CROSS JOIN LATERAL
+(SELECT version FROM headwater.marks WHERE consumer = %s AND stream = asked LIMIT 1) AS mark
+"""
+"""A look for each: where it has no statistics, the server would read all that a consumer has for `stream = ANY(...)`."""
+HELD_KEYS: Final = """
+SELECT asked FROM unnest(%s::text[]) AS asked CROSS JOIN LATERAL
+(SELECT FROM headwater.held WHERE consumer = %s AND key = asked AND first LIMIT 1) AS head
+"""
 TOTALS: Final = "SELECT messages, bytes FROM headwater.held_totals WHERE consumer = %s"
 AFTER_GAP: Final = """
 coalesce((SELECT m.version FROM headwater.marks m WHERE m.consumer = h.consumer AND m.stream = h.stream), 0)
@@ -72,7 +79,10 @@ ORDER BY message_id, consumer, name
 """
 TIMERS: Final = f"SELECT {rows.TIMER} FROM headwater.timers WHERE due <= %s ORDER BY due, owner, key, name LIMIT %s"
 NEXT_TIMER: Final = Statement("SELECT min(due) FROM headwater.timers")
-SAGAS: Final = "SELECT saga, key, version, data, ended FROM headwater.sagas WHERE saga = %s AND key = ANY(%s::text[])"
+SAGAS: Final = """
+SELECT state.* FROM unnest(%s::text[]) AS asked CROSS JOIN LATERAL
+(SELECT saga, key, version, data, ended FROM headwater.sagas WHERE key = asked AND saga = %s LIMIT 1) AS state
+"""
 CHECKPOINT: Final = "SELECT position FROM headwater.checkpoints WHERE name = %s"
 CONSUMERS: Final = Statement("SELECT name, source, kind, topics FROM headwater.consumers ORDER BY place")
 FEW: Final = 64
@@ -154,10 +164,10 @@ class Reads:
     # --- the inbox ---
 
     async def marks(self, consumer: str, streams: Sequence[str]) -> dict[str, int]:
-        return dict(await self._rows(MARKS, (consumer, list(streams)))) if streams else {}
+        return dict(await self._rows(MARKS, (list(streams), consumer))) if streams else {}
 
     async def held_keys(self, consumer: str, keys: Sequence[str]) -> set[str]:
-        return {key for (key,) in await self._rows(HELD_KEYS, (consumer, list(keys)))} if keys else set()
+        return {key for (key,) in await self._rows(HELD_KEYS, (list(keys), consumer))} if keys else set()
 
     async def held_count(self, consumer: str) -> tuple[int, int]:
         found = await self._rows(TOTALS, (consumer,))
@@ -208,7 +218,7 @@ class Reads:
         return found
 
     async def sagas(self, saga: str, keys: Sequence[str]) -> dict[str, SagaState]:
-        found = await self._rows(SAGAS, (saga, list(keys))) if keys else []
+        found = await self._rows(SAGAS, (list(keys), saga)) if keys else []
         return {key: SagaState(name, key, version, data, ended) for name, key, version, data, ended in found}
 
     # --- the tables of read models ---
