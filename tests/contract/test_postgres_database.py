@@ -768,6 +768,11 @@ def test_what_is_known_of_many_streams_costs_a_look_each_in_tables_that_nobody_h
                 assert await found.marks("mail", [*asked, "other"]) == dict.fromkeys(asked, 1)
                 assert await found.held_keys("mail", [*asked, "other"]) == {*asked}
                 assert (await found.sagas("mail", [*asked, "other"])).keys() == {*asked}
+            for version in range(1, 9):
+                marks = [Mark("mail", stream, version + 1, version) for stream in asked]
+                sagas = [SagaState("mail", stream, version, b"{}", False) for stream in asked]
+                releases = [Release("mail", str(number), 1) for number in range(400 * version, 400 * version + 400)]
+                await committing(found, WriteSet(marks=marks, sagas=sagas, releases=releases))
 
     asyncio.run(main())
     assert run(url, READ) == []
