@@ -1,6 +1,6 @@
 """A bridge from librdkafka's producer to asyncio: messages go out in batches, and each report is read.
 
-Reports are polled for in the event loop while some are due. A thread that waits for them would have to take the
+Reports are polled for in the event loop while some are due, at a pulse. A thread that waits for them would have to take the
 interpreter's lock once a message, which takes 5 ms each time while the loop is busy.
 
 The producer is idempotent and never gives up a message by itself: what it writes to a partition is always the beginning
@@ -21,12 +21,12 @@ from msgspec import Struct
 
 from headwater.adapters.kafka.faults import HOPELESS, REFUSED, UNREACHABLE, error_of, told, translate
 from headwater.adapters.kafka.journal import Journal
+from headwater.adapters.kafka.pulse import Pulse
 from headwater.adapters.kafka.url import Place, Properties
 from headwater.errors import ChannelError, ConfigurationError
 
-BUSY: Final = 0.001
-"""Seconds between two looks for reports while some are due."""
 IDLE: Final = 1.0
+"""Seconds between two looks where no report is due."""
 ATTEMPT: Final = 1.0
 """Seconds that a broker has to answer, before it is looked what may be wrong."""
 PRODUCER: Final[Properties] = {
@@ -105,9 +105,10 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._under_way: set[Sending] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._looked = asyncio.Event()
         self._start()
+        self._pulse = Pulse(self._look)
+        self._timer = self._loop.call_later(IDLE, self._look_again)
 
     def _start(self) -> None:
         self._journal = Journal()
@@ -115,7 +116,6 @@ class Publisher:
             self._producer = Producer({**self._properties, "error_cb": self._journal.error}, logger=self._journal)
         except KafkaException as exception:
             raise ConfigurationError(f"{self._place.name}: {error_of(exception).str()}") from None
-        self._look_in(IDLE)
 
     async def connect(self) -> None:
         """Wait until a broker answers. Raises ConfigurationError or ChannelError."""
@@ -138,6 +138,7 @@ class Publisher:
             self._renew(self._why())
         sending = Sending(self._place.name)
         self._under_way.add(sending)
+        self._pulse.start()
         try:
             async with asyncio.timeout(self._timeout):
                 for record in records:
@@ -145,7 +146,7 @@ class Publisher:
                         self._looked.clear()
                         await self._looked.wait()
                 sending.settle()
-                self._look_in(0)
+                self._pulse.start()
                 await sending.done
         except TimeoutError:
             why = self._why()
@@ -166,7 +167,6 @@ class Publisher:
         except UnicodeEncodeError as error:
             sending.refused[record.index] = f"its key or a header is no text: {error}"
         except BufferError:
-            self._look_in(0)
             return False
         except KafkaException as exception:
             sending.fault(record.index, error_of(exception))
@@ -174,15 +174,16 @@ class Publisher:
             sending.given()
         return True
 
-    def _look_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._look) if seconds else self._loop.call_soon(self._look)
-
     def _look(self) -> None:
         self._producer.poll(0)
         self._looked.set()
-        self._look_in(BUSY if self._under_way else IDLE)
+        if not self._under_way:
+            self._pulse.stop()
+
+    def _look_again(self) -> None:
+        """Look now and then also where nothing is under way: there may be an error to hear of."""
+        self._look()
+        self._timer = self._loop.call_later(IDLE, self._look_again)
 
     # --- giving up ---
 
@@ -208,8 +209,8 @@ class Publisher:
         """Wait for what is under way, and end."""
         for sending in list(self._under_way):
             await asyncio.wait({sending.done}, timeout=self._timeout)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
+        self._pulse.close()
         self._producer.purge()
         await asyncio.to_thread(_end, self._producer)
         await asyncio.gather(*self._leaving)
