@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CoroutineType
 from typing import Any
 
@@ -25,6 +25,7 @@ from headwater.schema import Schema
 
 LANES = 64
 NOTHING = Leaving()
+NOTHING_LENT = nullcontext[dict[str, Any]]({})
 
 Lane = list[tuple[int, Arrival]]
 """The messages of one key in order, each with its index in the batch."""
@@ -173,11 +174,9 @@ class HandlerWorker:
             result = [one async for one in result]
         return self._leaving(arrival, result)
 
-    @contextmanager
-    def _lent(self, transaction: Transaction) -> Iterator[dict[str, Any]]:
+    def _lent(self, transaction: Transaction) -> AbstractContextManager[dict[str, Any]]:
         """What is lent of a transaction, until the handler is done with it."""
-        with ExitStack() as ends:
-            yield {name: ends.enter_context(lend(transaction)) for name, lend in self.handler.lent.items()}
+        return _lending(self.handler.lent, transaction) if self.handler.lent else NOTHING_LENT
 
     def _leaving(self, arrival: Arrival, result: Any) -> Leaving:
         if result is None:
@@ -185,14 +184,15 @@ class HandlerWorker:
         return self._outgoing.leaving(as_messages(result), arrival, stream_key(arrival.message.stream))
 
     def _arguments(self, arrival: Arrival, transaction: Transaction | None) -> dict[str, Any]:
-        if not self.handler.asks:
-            return {}
-        given: dict[type, Any] = {
-            Transaction: transaction,
-            Message: arrival.context(),
-            Once: Once(self.database, self.name, arrival.message.id),
-        }
-        return {name: given[wanted] for name, wanted in self.handler.asks.items()}
+        given: dict[str, Any] = {}
+        for name, wanted in self.handler.asks.items():
+            if wanted is Transaction:
+                given[name] = transaction
+            elif wanted is Message:
+                given[name] = arrival.context()
+            else:
+                given[name] = Once(self.database, self.name, arrival.message.id)
+        return given
 
     async def _in_thread(self, lanes: Sequence[Lane], outcome: Outcome, results: dict[int, Leaving]) -> None:
         if self._thread is None:
@@ -213,6 +213,12 @@ class HandlerWorker:
     def undo(self) -> None:
         """Nothing is remembered between batches."""
         return
+
+
+@contextmanager
+def _lending(lent: Mapping[str, Lender], transaction: Transaction) -> Iterator[dict[str, Any]]:
+    with ExitStack() as ends:
+        yield {name: ends.enter_context(lend(transaction)) for name, lend in lent.items()}
 
 
 def fail(outcome: Outcome, lane: Lane, place: int, error: Exception) -> None:

@@ -60,7 +60,7 @@ class Connection(psycopg.AsyncConnection[Row]):
 
     async def _sent(self, statements: Sequence[Statement]) -> list[PGresult]:
         trip, writer = self.trip, Transformer(self)
-        with trip.begin():
+        with trip:
             for statement in statements:
                 sql, values = _bound(statement)
                 bound = writer.dump_sequence(values, [PyFormat.AUTO] * len(values))

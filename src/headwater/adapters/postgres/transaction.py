@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 
 from headwater import fault
 from headwater.adapters.postgres.faults import AGAIN, lost, translate, translated
@@ -54,36 +54,39 @@ class PostgresTransaction:
         """Run a statement; its parameters are `?`, as on SQLite, or `$1`, `$2` and so on."""
         if not parameters:
             self._settle()  # what does not parse would keep a savepoint from beginning before it
-        with self._guard, translated(self._server.place):
+        with self._guard:
             self._check()
-            return self._bound(sql, parameters) if parameters else self._plain(sql)
+            try:
+                return self._bound(sql, parameters) if parameters else self._plain(sql)
+            except psycopg.Error as error:
+                raise translate(error, self._server.place) from None
 
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        """It begins, and the one before is released, with the first statement in it: one trip for all.
-
-        Whatever ends the transaction releases the last.
-        """
+    def savepoint(self) -> Savepoint:
         self._savepoints += 1
-        name = f"part_{self._savepoints}"
-        begin = f"SAVEPOINT {name}"
-        self._due.append(begin)
-        try:
-            yield
-        except BaseException:
-            if not self._dropped(begin):
-                self._due.clear()  # of savepoints within this one
-                self._command(f"ROLLBACK TO {name}; RELEASE {name}")
-            raise
+        return Savepoint(self, f"part_{self._savepoints}")
+
+    def begin(self, name: str) -> None:
+        """Begin a savepoint with the next statement."""
+        self._due.append(f"SAVEPOINT {name}")
+
+    def release(self, name: str) -> None:
+        """Release a savepoint with the next statement; raises what one within it had failed with."""
         self._check()
-        if self._dropped(begin):
+        if self._dropped(name):
             return
-        if self._connection.info.transaction_status == TransactionStatus.INERROR:
+        if self._connection.pgconn.transaction_status == TransactionStatus.INERROR:
             self._command(f"RELEASE {name}")
         self._due.append(f"RELEASE {name}")
 
-    def _dropped(self, begin: str) -> bool:
+    def undo(self, name: str) -> None:
+        """Undo all since a savepoint began, and end it."""
+        if not self._dropped(name):
+            self._due.clear()  # of savepoints within this one
+            self._command(f"ROLLBACK TO {name}; RELEASE {name}")
+
+    def _dropped(self, name: str) -> bool:
         """Whether a savepoint had not begun; then it does not any more, nor what was within it."""
+        begin = f"SAVEPOINT {name}"
         if begin not in self._due:
             return False
         del self._due[self._due.index(begin) :]
@@ -116,7 +119,7 @@ class PostgresTransaction:
         writer = reader = Transformer(connection)
         values = writer.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
         due, self._due = self._due, []
-        with trip.begin():
+        with trip:
             for one in due:
                 trip.command(one.encode())
             trip.send(_numbered(sql).encode(), values, tuple(writer.types or ()), writer.formats, Format.TEXT)
@@ -159,8 +162,29 @@ class PostgresTransaction:
 
     def _check(self) -> None:
         self._server.check()
-        if self._connection.closed or self._connection.info.transaction_status == TransactionStatus.IDLE:
+        pgconn = self._connection.pgconn
+        if pgconn.status == ConnStatus.BAD or pgconn.transaction_status == TransactionStatus.IDLE:
             raise DatabaseError("the transaction was undone: it ended itself, or its connection was lost")
+
+
+class Savepoint:
+    """It begins, and the one before is released, with the first statement in it: one trip for all.
+
+    Whatever ends the transaction releases the last.
+    """
+
+    def __init__(self, transaction: PostgresTransaction, name: str) -> None:
+        self._transaction = transaction
+        self._name = name
+
+    async def __aenter__(self) -> None:
+        self._transaction.begin(self._name)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._transaction.release(self._name)
+        else:
+            self._transaction.undo(self._name)
 
 
 @lru_cache(maxsize=256)

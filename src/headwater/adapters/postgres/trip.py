@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -23,7 +22,10 @@ Key = tuple[bytes, tuple[int, ...]]
 
 
 class Trip:
-    """The statements of one trip after the other on a connection. With `keeps`, it prepares what it sends."""
+    """The statements of one trip after the other on a connection. With `keeps`, it prepares what it sends.
+
+    `with` it, `send` what is to go and wait for the `answers`.
+    """
 
     def __init__(self, pgconn: PGconn, *, keeps: bool = True) -> None:
         self.keeps = keeps
@@ -33,19 +35,18 @@ class Trip:
         self._fresh: dict[int, Key] = {}
         self._due = 0
 
-    @contextmanager
-    def begin(self) -> Iterator[None]:
-        """A trip: within, `send` what is to go, and wait for the `answers`."""
+    def __enter__(self) -> None:
         self._fresh, self._due = {}, 0
+        self._pgconn.enter_pipeline_mode()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         pgconn = self._pgconn
-        pgconn.enter_pipeline_mode()
         try:
-            yield
-            pgconn.exit_pipeline_mode()
-        except BaseException:
+            if kind is None:
+                pgconn.exit_pipeline_mode()
+        finally:
             if pgconn.status == ConnStatus.OK and pgconn.pipeline_status:
                 pgconn.finish()  # what was sent cannot be told from what comes next
-            raise
 
     def command(self, sql: bytes) -> None:
         """Queue a statement that has no values and does not come again."""
