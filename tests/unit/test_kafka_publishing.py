@@ -6,7 +6,7 @@ import asyncio
 
 from confluent_kafka import KafkaError, Message
 
-from headwater.adapters.kafka.publishing import Sending
+from headwater.adapters.kafka.publishing import Report, Sending
 
 
 def reported(error: KafkaError | None, offset: int) -> Sending:
@@ -14,9 +14,7 @@ def reported(error: KafkaError | None, offset: int) -> Sending:
 
     async def main() -> Sending:
         sending = Sending("kafka://here")
-        sending.given()
-        sending.settle()
-        sending.report(0, error, Message(topic="t", partition=0, offset=offset))
+        Report(sending, 0)(error, Message(topic="t", partition=0, offset=offset))
         await asyncio.wait_for(sending.done, 1)
         return sending
 

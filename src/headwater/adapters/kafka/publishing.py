@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -53,27 +52,18 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class Sending:
-    """The reports of one publish: `done` when all are there."""
+    """The reports of one publish: `done` when none is due any more."""
 
     def __init__(self, place: str) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.refused: dict[int, str] = {}
         self.failure = ""
-        self.reporting = self.report
+        self.due = 1  # for as long as it is being given
         self._place = place
-        self._left = 1  # for as long as it is being given
 
-    def given(self) -> None:
-        """One report more is due."""
-        self._left += 1
-
-    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
-        """What became of a message. One without a place was not confirmed, but a later one: librdkafka infers the rest."""
-        if error is not None:
-            self.fault(index, error)
-        elif message.offset() is None:
-            self.failure = self.failure or f"{self._place}: a message was not confirmed itself: publish again"
-        self.settle()
+    def doubt(self) -> None:
+        """A message has no place: it was not confirmed, but a later one, from which librdkafka infers the rest."""
+        self.failure = self.failure or f"{self._place}: a message was not confirmed itself: publish again"
 
     def fault(self, index: int, error: KafkaError) -> None:
         """A message was not published."""
@@ -84,8 +74,8 @@ class Sending:
 
     def settle(self) -> None:
         """One report less is due."""
-        self._left -= 1
-        if not self._left:
+        self.due -= 1
+        if not self.due:
             self.end()
 
     def end(self, failure: str = "") -> None:
@@ -93,6 +83,21 @@ class Sending:
         self.failure = self.failure or failure
         if not self.done.done():
             self.done.set_result(None)
+
+
+class Report(Struct, frozen=True, gc=False):
+    """What librdkafka calls when it knows what became of a message."""
+
+    sending: Sending
+    index: int
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        sending = self.sending
+        if error is not None:
+            sending.fault(self.index, error)
+        elif message.offset() is None:
+            sending.doubt()
+        sending.settle()
 
 
 class Publisher:
@@ -161,8 +166,8 @@ class Publisher:
 
     def _give(self, record: Record, sending: Sending) -> bool:
         """Give a message to the producer; whether it had room."""
+        report = Report(sending, record.index)
         try:
-            report = partial(sending.reporting, record.index)
             self._producer.produce(record.topic, record.body, record.key, on_delivery=report, headers=record.headers)
         except UnicodeEncodeError as error:
             sending.refused[record.index] = f"its key or a header is no text: {error}"
@@ -171,7 +176,7 @@ class Publisher:
         except KafkaException as exception:
             sending.fault(record.index, error_of(exception))
         else:
-            sending.given()
+            sending.due += 1
         return True
 
     def _look(self) -> None:
