@@ -749,7 +749,9 @@ SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = '
 """
 
 
-def test_what_is_known_of_many_streams_costs_a_look_each_in_tables_that_nobody_has_analyzed(postgres: Databases) -> None:
+def test_what_is_known_of_many_streams_costs_a_look_each_in_tables_that_nobody_has_analyzed(
+    postgres: Databases,
+) -> None:
     """Without statistics PostgreSQL takes all rows of a consumer for a few: it would read them all, and search them."""
     url = postgres.make()
     asked = [str(number) for number in range(1, 401)]

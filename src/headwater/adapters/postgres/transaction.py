@@ -65,11 +65,11 @@ class PostgresTransaction:
         self._savepoints += 1
         return Savepoint(self, f"part_{self._savepoints}")
 
-    def begin(self, name: str) -> None:
+    def _begin(self, name: str) -> None:
         """Begin a savepoint with the next statement."""
         self._due.append(f"SAVEPOINT {name}")
 
-    def release(self, name: str) -> None:
+    def _release(self, name: str) -> None:
         """Release a savepoint with the next statement; raises what one within it had failed with."""
         self._check()
         if self._dropped(name):
@@ -78,7 +78,7 @@ class PostgresTransaction:
             self._command(f"RELEASE {name}")
         self._due.append(f"RELEASE {name}")
 
-    def undo(self, name: str) -> None:
+    def _undo(self, name: str) -> None:
         """Undo all since a savepoint began, and end it."""
         if not self._dropped(name):
             self._due.clear()  # of savepoints within this one
@@ -178,13 +178,13 @@ class Savepoint:
         self._name = name
 
     async def __aenter__(self) -> None:
-        self._transaction.begin(self._name)
+        self._transaction._begin(self._name)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._transaction.release(self._name)
+            self._transaction._release(self._name)
         else:
-            self._transaction.undo(self._name)
+            self._transaction._undo(self._name)
 
 
 @lru_cache(maxsize=256)
