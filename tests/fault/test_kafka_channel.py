@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-from headwater.adapters.kafka import KafkaChannel, member, shelf, url
+from headwater.adapters.kafka import KafkaChannel, member, publishing, shelf, url
 from headwater.channel import Channel, Delivery, Publication, Route, Subscription
 from headwater.errors import ChannelError
 from tests.fault.kafka import opened
@@ -252,6 +253,21 @@ def test_a_member_that_does_not_fetch_pauses_and_stays_in_the_group(
                 assert slow._shelf._count == waiting, "nothing more is taken from the cluster"
             await ledger.drain(slow, 2_000)
             assert not ledger.repeated, "it was never taken for dead"
+
+    asyncio.run(main())
+
+
+# --- publishing ---
+
+
+def test_what_the_producer_has_no_room_for_follows_in_its_order(kafka: Brokers) -> None:
+    async def main() -> None:
+        with mock.patch.dict(publishing.PRODUCER, {"queue.buffering.max.messages": 20}):
+            async with opened(kafka.url()) as channel:
+                await channel.publish(publications(range(500)))
+                ledger = Ledger()
+                await ledger.drain(await channel.subscribe("g", ["orders"], "m"), 500)
+                assert not ledger.repeated
 
     asyncio.run(main())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from unittest import mock
 
@@ -56,10 +56,8 @@ def _nothing(self: Shelf, deliveries: Sequence[Delivery]) -> None:
 def kafka_publishes_without_confirms() -> Patch:
     """Publishing is done when all is given to the producer: its reports are not waited for."""
 
-    async def published(self: Publisher, records: Iterable[Record]) -> dict[int, str]:
-        sending = Sending(self._place.name)
-        for record in records:
-            self._give(record, sending)
+    async def published(self: Publisher, records: Iterator[Record]) -> dict[int, str]:
+        self._give(records, Sending(self._place.name))
         return {}
 
     return mock.patch.object(Publisher, "publish", published)

@@ -135,12 +135,13 @@ class KafkaChannel:
     ) -> Iterator[Record]:
         """What can go on these topics, made when its turn has come; `refused` says why the others cannot."""
         prefix = self.place.options.prefix
+        names = {name.removeprefix(prefix): name for name in topics}
         for index, one in enumerate(publications):
-            topic = prefix + one.topic
+            name = names.get(one.topic)
             try:
-                if topic not in topics:
-                    raise ValueError(f"{topic!r} is no name of a topic")
-                record = Record(index, topic, one.key.encode(), headers_of(one), one.body)
+                if name is None:
+                    raise ValueError(f"{prefix + one.topic!r} is no name of a topic")
+                record = Record(index, name, one.key.encode(), headers_of(one), one.body)
             except UnicodeEncodeError as error:
                 refused[index] = f"its key or a header is no text: {error}"
             except ValueError as error:

@@ -11,7 +11,8 @@ with a new one, so that no message can overtake one before it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import chain
 from time import monotonic
 from typing import Final
 
@@ -28,6 +29,10 @@ IDLE: Final = 1.0
 """Seconds between two looks where no report is due."""
 ATTEMPT: Final = 1.0
 """Seconds that a broker has to answer, before it is looked what may be wrong."""
+BY_KEY: Final = -1
+"""In the place of a partition."""
+NOW: Final = 0
+"""In the place of a time."""
 PRODUCER: Final[Properties] = {
     "acks": "all",
     "enable.idempotence": True,
@@ -137,7 +142,7 @@ class Publisher:
                 self._journal.trouble = None
                 return
 
-    async def publish(self, records: Iterable[Record]) -> dict[int, str]:
+    async def publish(self, records: Iterator[Record]) -> dict[int, str]:
         """Publish in order; the answer says which were refused for themselves. Raises ChannelError."""
         if self._journal.broken:
             self._renew(self._why())
@@ -146,10 +151,11 @@ class Publisher:
         self._pulse.start()
         try:
             async with asyncio.timeout(self._timeout):
-                for record in records:
-                    while not self._give(record, sending):
-                        self._looked.clear()
-                        await self._looked.wait()
+                left = self._give(records, sending)
+                while left is not None:
+                    self._looked.clear()
+                    await self._looked.wait()
+                    left = self._give(chain((left,), records), sending)
                 sending.settle()
                 self._pulse.start()
                 await sending.done
@@ -164,20 +170,22 @@ class Publisher:
         self._journal.trouble = None
         return sending.refused
 
-    def _give(self, record: Record, sending: Sending) -> bool:
-        """Give a message to the producer; whether it had room."""
-        report = Report(sending, record.index)
-        try:
-            self._producer.produce(record.topic, record.body, record.key, on_delivery=report, headers=record.headers)
-        except UnicodeEncodeError as error:
-            sending.refused[record.index] = f"its key or a header is no text: {error}"
-        except BufferError:
-            return False
-        except KafkaException as exception:
-            sending.fault(record.index, error_of(exception))
-        else:
-            sending.due += 1
-        return True
+    def _give(self, records: Iterator[Record], sending: Sending) -> Record | None:
+        """Give messages to the producer, as long as it has room; the answer is the one for which it had none."""
+        produce = self._producer.produce
+        for one in records:
+            report = Report(sending, one.index)
+            try:
+                produce(one.topic, one.body, one.key, BY_KEY, report, None, NOW, one.headers)  # names would take 0.4 µs
+            except UnicodeEncodeError as error:
+                sending.refused[one.index] = f"its key or a header is no text: {error}"
+            except BufferError:
+                return one
+            except KafkaException as exception:
+                sending.fault(one.index, error_of(exception))
+            else:
+                sending.due += 1
+        return None
 
     def _look(self) -> None:
         self._producer.poll(0)
