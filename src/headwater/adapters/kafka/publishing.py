@@ -155,6 +155,8 @@ class Publisher:
                 while left is not None:
                     self._looked.clear()
                     await self._looked.wait()
+                    if sending.done.done():
+                        break  # it was given up with others
                     left = self._give(chain((left,), records), sending)
                 sending.settle()
                 self._pulse.start()
