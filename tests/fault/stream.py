@@ -17,6 +17,7 @@ KEYS = 11
 BATCH = 30
 SOON = 0.05
 PATIENCE = 30.0
+BOUNDED = 20.0  # seconds: what is told within a time limit of one or two is told by then, on any machine
 CLOCK = SystemClock()
 ROUTE = Route("orders", ("g",))
 

@@ -25,7 +25,7 @@ from headwater.channel import Publication, Route, Subscription
 from headwater.clock import SystemClock
 from headwater.errors import ChannelError, ConfigurationError
 from headwater.testing.contracts.channel.scene import bodies, in_order, messages
-from tests.fault.stream import drained
+from tests.fault.stream import BOUNDED, drained
 from tests.servers.aws import REGION, Endpoint
 
 ORDERS = [Route("orders", ("g",))]
@@ -330,7 +330,7 @@ def test_a_server_that_is_down_is_said_soon_and_work_goes_on_when_it_is_back(own
         began = time.monotonic()
         with pytest.raises(ChannelError, match=match):
             await work()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < BOUNDED
 
     async def run() -> None:
         async with channel_on(own_aws) as channel:
@@ -366,7 +366,7 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
             began = time.monotonic()
             with pytest.raises(ChannelError, match="does not answer"):
                 await channel.open()
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < BOUNDED
 
     asyncio.run(run())
 

@@ -13,7 +13,7 @@ from headwater.adapters.kafka import KafkaChannel
 from headwater.channel import Subscription
 from headwater.errors import ChannelError
 from tests.fault.kafka import opened
-from tests.fault.stream import CLOCK, Ledger, Publishing, follow, publications, publish_surely, refusal
+from tests.fault.stream import BATCH, BOUNDED, CLOCK, Ledger, Publishing, follow, publications, publish_surely, refusal
 from tests.servers.kafka import Brokers
 from tests.servers.proxy import Cut, Meter, Proxy
 
@@ -60,7 +60,7 @@ def test_a_broker_that_is_down_is_told_in_bounded_time(own_kafka: Brokers) -> No
                 assert "no broker answers" in await refusal(KafkaChannel(channel.url, CLOCK).open())
                 assert "no broker answers" in await refusal(channel.lag("g"))
                 assert "no broker answers" in await told(member)
-                assert time.monotonic() - began < 12.0
+                assert time.monotonic() - began < BOUNDED
             finally:
                 await asyncio.to_thread(own_kafka.server.start)
 
@@ -92,10 +92,10 @@ def test_a_broker_that_stands_still_holds_up_nobody_else(own_kafka: Brokers) -> 
                 assert "in time" in await refusal(channel.publish(publications(range(50, 100))))
                 await member.fetch(10)
                 await member.release()
-                assert time.monotonic() - began < 6.0
+                assert time.monotonic() - began < BOUNDED
             finally:
                 own_kafka.server.resume()
-            assert await longest < 0.25, "the event loop goes on"
+            assert await longest < 1.0, "the event loop goes on"
             await publish_surely(channel, publications(range(50, 100)))
             await ledger.drain(member, 100)
 
@@ -128,16 +128,17 @@ def test_of_what_is_published_through_cuts_nothing_is_lost_and_the_order_is_kept
                 member, ledger = await reading.subscribe("g", ["orders"], "m"), Ledger()
                 publishing = Publishing(writing, 50)
                 taking = asyncio.create_task(follow(member, ledger))
-                for _ in range(60):
-                    await asyncio.sleep(chance.random() * 0.1)
-                    proxy.cut()
+                for _ in range(6):
+                    for _ in range(10):
+                        await asyncio.sleep(chance.random() * 0.1)
+                        proxy.cut()
+                    await publishing.reach(BATCH)
                 count = await publishing.stop()
                 taking.cancel()
                 with suppress(asyncio.CancelledError):
                     await taking
                 await ledger.drain(member, count)
                 assert proxy.cuts > 2
-                assert count > 50
                 assert publishing.failures or not ledger.repeated, "what is confirmed at last is there once"
 
     asyncio.run(main())
@@ -178,7 +179,7 @@ def test_a_channel_closes_in_bounded_time_where_no_broker_answers(own_kafka: Bro
         try:
             began = time.monotonic()
             await channel.close()
-            assert time.monotonic() - began < 8.0
+            assert time.monotonic() - began < BOUNDED
             with suppress(ChannelError):
                 await publishing
         finally:
