@@ -1,6 +1,9 @@
 """The wire: a recorded message as CloudEvents 1.0 attributes and a body, the same on every channel.
 
-A consumer in another language needs no Headwater: the attributes are text, the names lower-case, the body plain JSON.
+A consumer or producer in another language needs no Headwater: the attributes are text, the names lower-case, the body plain
+JSON. An attribute of ours that says what nearly all would say is left out: `kind` where it is an event, `typeversion` where it
+is 1, `previous` where it is the version before. `streamversion` is always there, and stands for the three: who drops
+attributes that are not CloudEvents' own drops it as well, and the message is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ DATAREF = "dataref"
 """The attribute of a message without a body that says where its body was left."""
 MAX_DIGITS = 18  # fits 64 bits
 KINDS: frozenset[Kind] = frozenset({"event", "command", "reply", "control"})
+KIND: Kind = "event"
+"""That of a message which says none."""
+TYPE_VERSION = 1
+"""That of a message which says none."""
 
 
 def to_headers(recorded: Recorded, source: str) -> dict[str, str]:
@@ -28,11 +35,14 @@ def to_headers(recorded: Recorded, source: str) -> dict[str, str]:
         "subject": recorded.stream,
         "time": iso(recorded.time),
         "datacontenttype": CONTENT_TYPE,
-        "kind": recorded.kind,
-        "typeversion": str(recorded.type_version),
         "streamversion": str(recorded.version),
-        "previous": str(recorded.previous),
     }
+    if recorded.kind != KIND:
+        headers["kind"] = recorded.kind
+    if recorded.type_version != TYPE_VERSION:
+        headers["typeversion"] = str(recorded.type_version)
+    if recorded.previous != recorded.version - 1:
+        headers["previous"] = str(recorded.previous)
     metadata = decode_metadata(recorded.meta)
     if metadata.correlation_id:
         headers["correlationid"] = metadata.correlation_id
@@ -50,16 +60,14 @@ def to_headers(recorded: Recorded, source: str) -> dict[str, str]:
 def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorded:
     """The message of a delivery's attributes and body. Raises SchemaError, naming the attribute that is wrong."""
     try:
-        kind = headers["kind"]
+        kind = headers.get("kind", KIND)
         if kind not in KINDS:
             raise SchemaError(f"kind {kind!r} is not one of {', '.join(sorted(KINDS))}")
         if headers["specversion"] != "1.0":
             raise SchemaError(f"specversion {headers['specversion']!r} is not 1.0")
-        version, previous = (
-            _number("streamversion", headers["streamversion"]),
-            _number("previous", headers["previous"]),
-        )
-        if not previous < version:
+        version = _number("streamversion", headers["streamversion"])
+        previous = _number("previous", headers["previous"]) if "previous" in headers else version - 1
+        if not 0 <= previous < version:
             raise SchemaError(f"previous ({previous}) is not before streamversion ({version})")
         elsewhere = "" if body else headers.get(DATAREF, "")
         return Recorded(
@@ -69,7 +77,7 @@ def from_headers(headers: dict[str, str], body: bytes, position: int) -> Recorde
             kind,
             _name("id", headers["id"]),
             _name("type", headers["type"]),
-            _number("typeversion", headers["typeversion"]),
+            _number("typeversion", headers["typeversion"]) if "typeversion" in headers else TYPE_VERSION,
             CLAIM if elsewhere else JSON,
             _time(headers),
             previous,

@@ -30,10 +30,7 @@ def attributes(receipt: str, version: int) -> dict[str, Any]:
         "subject": f"till.Receipt/{receipt}",
         "time": "2026-01-02T03:04:05Z",
         "datacontenttype": "application/json",
-        "kind": "event",
-        "typeversion": "1",
         "streamversion": str(version),
-        "previous": str(version - 1),
         "partitionkey": f"till.Receipt/{receipt}",
     }
 

@@ -111,10 +111,9 @@ def publication(
         "subject": stream,
         "time": iso(1_767_225_600_000_000),
         "datacontenttype": "application/json",
-        "kind": kind,
-        "typeversion": "1",
         "streamversion": str(version),
-        "previous": str(version - 1 if previous is None else previous),
+        **({} if kind == "event" else {"kind": kind}),
+        **({} if previous is None else {"previous": str(previous)}),
         **headers,
     }
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)

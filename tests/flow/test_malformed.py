@@ -34,16 +34,15 @@ def spoilt(**headers: str | None) -> Publication:
         ("type", None),
         ("subject", None),
         ("subject", ""),
-        ("kind", None),
         ("kind", "gossip"),
         ("kind", "timer"),
         ("kind", "control"),
+        ("streamversion", None),
         ("streamversion", "one"),
         ("streamversion", "0"),
         ("streamversion", "-1"),
         ("streamversion", "9" * 30),
         ("previous", "1"),
-        ("previous", None),
         ("typeversion", "x"),
         ("time", "yesterday"),
         ("subject", "order 17"),
@@ -212,7 +211,7 @@ async def test_a_reply_that_cannot_be_read_stops_nobody(body):
 async def test_a_malformed_delivery_comes_once_however_often_it_is_delivered():
     taker = Taker()
     async with Harness(taker.app) as world:
-        await world.channel.publish([spoilt(kind=None)])
+        await world.channel.publish([spoilt(id=None)])
         await world.settle()
         group = world.channel.broker.groups["mail"]
         group.cursors = dict.fromkeys(group.cursors, 0)
@@ -239,7 +238,7 @@ async def test_a_malformed_dead_letter_cannot_be_lost_by_a_failing_commit():
             return await commit(writes)
 
         database.commit = refuse
-        await world.channel.publish([spoilt(kind=None), good(1)])
+        await world.channel.publish([spoilt(id=None), good(1)])
         with pytest.raises(DatabaseError):
             await world.settle()
         await world.settle()

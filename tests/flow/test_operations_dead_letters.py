@@ -392,7 +392,7 @@ def test_bytes_that_are_no_message_are_kept_raw_until_discarded() -> None:
         await harness.channel.publish([Publication("bank.commands", "k", {"type": "nonsense"}, b"\xff{\x1b[2J")])
         headers = {
             "specversion": "1.0", "id": "1", "source": "x", "type": "bank.Withdraw", "subject": "x.y>bank/1",
-            "time": "2026-01-01T00:00:00Z", "kind": "command", "typeversion": "1", "streamversion": "1", "previous": "0",
+            "time": "2026-01-01T00:00:00Z", "kind": "command", "streamversion": "1",
         }  # fmt: skip
         await harness.channel.publish([Publication("bank.commands", "x.y>bank/1", headers, b"{not json")])
         await harness.settle()

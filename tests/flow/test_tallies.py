@@ -14,6 +14,7 @@ from headwater.consumer.tallying import HELD
 from headwater.inbox import Reason
 from headwater.tally import MOST, stream_of_tallies, topic_of_tallies
 from headwater.testing.harness import Harness
+from headwater.wire import from_headers
 from tests.flow.rig import Lossy, in_order, payloads, played, publication, redrive
 from tests.flow.shop import Bump, Bumped, Noted, Taker, Tally, shop
 
@@ -40,9 +41,10 @@ def is_tally(one: Publication) -> bool:
 def tallies(channel: Lossy, group: str = "") -> list[tuple[int, int, dict[str, list[int]]]]:
     """The tallies that were published: from where up to where in the log, and of which streams."""
     return [
-        (int(one.headers["previous"]), int(one.headers["streamversion"]), msgspec.json.decode(one.body)["streams"])
+        (said.previous, said.version, msgspec.json.decode(one.body)["streams"])
         for one in channel.sent
         if is_tally(one) and (one.topic, one.group) == (TOPIC, group)
+        for said in [from_headers(one.headers, one.body, 0)]
     ]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headwater.errors import SchemaError
 from headwater.message import JSON, Metadata, Recorded, encode_metadata, encode_metadata_as_json
-from headwater.wire import from_headers, to_headers
+from headwater.wire import KINDS, from_headers, to_headers
 
 META = Metadata("c-1", "m-0", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "ädä", "acme")
 TIME = 1_767_225_600_123_456
@@ -37,7 +37,7 @@ def headers(**changed: str) -> dict[str, str]:
 
 
 def test_attributes_are_cloudevents_with_lower_case_extensions():
-    assert to_headers(message(), "bank") == {
+    assert to_headers(message(kind="reply"), "bank") == {
         "specversion": "1.0",
         "id": "0198c5f0-0000-7000-8000-000000000000",
         "source": "bank",
@@ -45,7 +45,7 @@ def test_attributes_are_cloudevents_with_lower_case_extensions():
         "subject": "acme:bank.Account/ä 1",
         "time": "2026-01-01T00:00:00.123456Z",
         "datacontenttype": "application/json",
-        "kind": "event",
+        "kind": "reply",
         "typeversion": "2",
         "streamversion": "7",
         "previous": "5",
@@ -60,6 +60,17 @@ def test_attributes_are_cloudevents_with_lower_case_extensions():
         assert name.isalnum()
         assert name == name.lower()
         assert len(name) <= 20
+
+
+def test_what_is_as_usual_is_no_attribute():
+    """An event of the first version of its type, after the version before it."""
+    usual = message(type_version=1, previous=6)
+    assert not to_headers(usual, "bank").keys() & {"kind", "typeversion", "previous"}
+    assert from_headers(to_headers(usual, "bank"), usual.data, 42) == usual
+
+
+def test_a_first_message_has_none_before_it():
+    assert from_headers(to_headers(message(version=1, previous=0), "bank"), b"{}", 42).previous == 0
 
 
 def test_what_is_not_known_is_no_attribute():
@@ -83,16 +94,21 @@ def test_the_position_is_of_the_delivery_and_the_body_is_kept_raw():
 @given(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
     st.integers(1, 10**18 - 1),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(sorted(KINDS)),
     st.integers(0, 250_000_000_000_000_000),
     st.builds(Metadata, *[st.text(st.characters(exclude_categories=["Cs"]), max_size=5)] * 5),
 )
-def test_any_message_comes_in_as_it_went_out(text, version, time, meta):
+def test_any_message_comes_in_as_it_went_out(text, version, back, type_version, kind, time, meta):
     sent = message(
         stream=text,
         id=text,
         type=text,
         version=version,
-        previous=version - 1,
+        previous=max(version - back, 0),
+        type_version=type_version,
+        kind=kind,
         time=time,
         meta=encode_metadata_as_json(meta),
     )
@@ -111,14 +127,19 @@ def test_a_time_may_be_in_any_zone(time):
     assert from_headers(headers(time=time), b"", 1).time == 1_767_225_600_000_000
 
 
-@pytest.mark.parametrize(
-    "name", ["specversion", "id", "type", "subject", "time", "kind", "typeversion", "streamversion", "previous"]
-)
+@pytest.mark.parametrize("name", ["specversion", "id", "type", "subject", "time", "streamversion"])
 def test_an_attribute_that_is_missing_is_named(name):
     short = headers()
     del short[name]
     with pytest.raises(SchemaError, match=f"'{name}' is missing"):
         from_headers(short, b"{}", 1)
+
+
+def test_a_message_without_the_attributes_of_ours_is_refused():
+    """Whoever passes on CloudEvents' own alone does not turn a command, or a second version, into something else."""
+    own = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype"}
+    with pytest.raises(SchemaError, match="'streamversion' is missing"):
+        from_headers({name: value for name, value in headers().items() if name in own}, b"{}", 1)
 
 
 NO_NUMBERS = ["", "x", "-1", "+1", " 1", "1 ", "1.0", "1_0", "0x1", "٣", "1e3", "9" * 19, "9" * 5_000]

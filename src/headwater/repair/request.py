@@ -37,10 +37,8 @@ def request_of(stream: str, after: int, group: str, clock: Clock) -> Publication
         "subject": f"{group}.control>{producer}/{message_id}",
         "time": iso(clock.now()),
         "datacontenttype": CONTENT_TYPE,
-        "kind": "control",
-        "typeversion": "1",
         "streamversion": "1",
-        "previous": "0",
+        "kind": "control",
     }
     return Publication(f"{producer}.control", stream, headers, msgspec.json.encode(Republish(stream, after, group)))
 

@@ -75,10 +75,7 @@ def _sound() -> Publication:
         "type": app_type(),
         "subject": "desk.Entry/sound",
         "time": iso(START),
-        "kind": "event",
-        "typeversion": "1",
         "streamversion": "1",
-        "previous": "0",
     }
     return Publication("desk.Entry", "desk.Entry/sound", headers, b'{"key":"sound","number":1}')
 

@@ -15,6 +15,7 @@ from headwater.inbox import Mark
 from headwater.message import Recorded
 from headwater.outbox import destination, sender, service_of, topic_of
 from headwater.store import Committed
+from headwater.wire import from_headers
 
 Violated = Callable[[str], None]
 Taken = tuple[str, str]
@@ -135,13 +136,13 @@ class Safety:
             self._violated(f"{who} published at epoch {epoch}, and {self._epoch} was there before")
         self._epoch = max(self._epoch, epoch)
         for one in publications:
-            known, version = self._published.get(one.key, 0), int(one.headers["streamversion"])
-            told = one.headers["kind"] == "control"  # a chain of tallies may begin anywhere: who has none of it asks
+            known, said = self._published.get(one.key, 0), from_headers(one.headers, one.body, 0)
+            told = said.kind == "control"  # a chain of tallies may begin anywhere: who has none of it asks
             begins = told and not known
-            before = int(one.headers["previous"]) if told else version - 1
+            before = said.previous if told else said.version - 1
             if before > known and not begins:
-                self._violated(f"{who} published {one.key}@{version}, and nothing between it and {known}")
-            self._published[one.key] = max(known, version)
+                self._violated(f"{who} published {one.key}@{said.version}, and nothing between it and {known}")
+            self._published[one.key] = max(known, said.version)
 
 
 def is_ours(one: Recorded, service: str, consumer: str) -> bool:
