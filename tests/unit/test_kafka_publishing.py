@@ -67,7 +67,7 @@ def test_of_a_publish_that_was_given_up_nothing_is_given_to_the_next_producer(mo
 
     async def main() -> None:
         publisher = publishing.Publisher(Place("kafka://localhost?timeout=2"))
-        waiting = asyncio.create_task(publisher.publish(iter([Record(0, "waits", b"", {}, b"")])))
+        waiting = asyncio.create_task(publisher.publish(iter([Record(0, "waits", "", {}, b"")])))
         await asyncio.sleep(0.01)
         publisher._renew("another publish was not confirmed")
         with pytest.raises(ChannelError, match="another publish"):

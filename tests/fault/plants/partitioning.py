@@ -10,6 +10,7 @@ from unittest import mock
 from headwater.adapters.kafka import member, publishing
 from headwater.adapters.kafka.batch import Batch
 from headwater.adapters.kafka.binding import Place
+from headwater.adapters.kafka.places import Places
 from headwater.adapters.kafka.publishing import Publisher, Record, Sending
 from headwater.adapters.kafka.shelf import Shelf
 from headwater.channel import Delivery
@@ -101,6 +102,13 @@ def kafka_releases_at_the_end() -> Patch:
 def kafka_spreads_keys() -> Patch:
     """Messages go to partitions by chance, not by key."""
     return mock.patch.dict(publishing.PRODUCER, {"partitioner": "random"})
+
+
+@planted(Promise.ORDER, seen_by(f"{CONTRACT}test_the_order_of_each_key_is_kept"))
+def kafka_gives_the_last_first() -> Patch:
+    """What is brought into an order by partitions changes its order within a key."""
+    order = Places.order
+    return mock.patch.object(Places, "order", lambda self, publications: order(self, publications)[::-1])
 
 
 @planted(Promise.ORDER, seen_by(f"{HARM}test_a_member_settles_what_it_has_in_hand_before_others_take_over"))

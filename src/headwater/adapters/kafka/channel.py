@@ -94,8 +94,9 @@ class KafkaChannel:
         topics = set(filter(topology.is_name, self._names({one.topic for one in publications})))
         await self._look_for(topics)
         assert self._publisher is not None
+        order = self._publisher.places.order(publications)
         try:
-            refused |= await self._publisher.publish(self._records(publications, topics, refused))
+            refused |= await self._publisher.publish(self._records(publications, order, topics, refused))
         except ChannelError:
             self._known.clear()  # a topic may be gone: look again before the next
             raise
@@ -131,17 +132,18 @@ class KafkaChannel:
         return there, settings, brokers
 
     def _records(
-        self, publications: Sequence[Publication], topics: Set[str], refused: dict[int, str]
+        self, publications: Sequence[Publication], order: Iterable[int], topics: Set[str], refused: dict[int, str]
     ) -> Iterator[Record]:
-        """What can go on these topics, made when its turn has come; `refused` says why the others cannot."""
+        """What can go on these topics, in an order, made when its turn has come; `refused` says why the others cannot."""
         prefix = self.place.options.prefix
         names = {name.removeprefix(prefix): name for name in topics}
-        for index, one in enumerate(publications):
+        for index in order:
+            one = publications[index]
             name = names.get(one.topic)
             try:
                 if name is None:
                     raise ValueError(f"{prefix + one.topic!r} is no name of a topic")
-                record = Record(index, name, one.key.encode(), headers_of(one), one.body)
+                record = Record(index, name, one.key, headers_of(one), one.body)
             except UnicodeEncodeError as error:
                 refused[index] = f"its key or a header is no text: {error}"
             except ValueError as error:

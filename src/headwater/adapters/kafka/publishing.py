@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from headwater.adapters.kafka.faults import HOPELESS, REFUSED, UNREACHABLE, error_of, told, translate
 from headwater.adapters.kafka.journal import Journal
+from headwater.adapters.kafka.places import Places
 from headwater.adapters.kafka.pulse import Pulse
 from headwater.adapters.kafka.url import Place, Properties
 from headwater.errors import ChannelError, ConfigurationError
@@ -51,7 +52,7 @@ class Record(Struct, frozen=True, gc=False):
 
     index: int
     topic: str
-    key: bytes
+    key: str
     headers: dict[str, str | bytes | None]
     body: bytes
 
@@ -105,10 +106,23 @@ class Report(Struct, frozen=True, gc=False):
         sending.settle()
 
 
+class First(Report, frozen=True, gc=False):
+    """The report of a message whose key has gone nowhere yet."""
+
+    places: Places
+    key: str
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.places.learn(self.key, message.topic() or "", message.partition() or 0)
+        super().__call__(error, message)
+
+
 class Publisher:
-    """Publishes to a cluster; used in one event loop."""
+    """Publishes to a cluster; used in one event loop. `places`: where it has published so far."""
 
     def __init__(self, place: Place) -> None:
+        self.places = Places()
         self._place = place
         self._timeout = place.options.timeout
         self._properties = place.properties | PRODUCER | {"message.max.bytes": place.options.max_bytes}
@@ -174,9 +188,10 @@ class Publisher:
 
     def _give(self, records: Iterator[Record], sending: Sending) -> Record | None:
         """Give messages to the producer, as long as it has room; the answer is the one for which it had none."""
-        produce = self._producer.produce
+        produce, places = self._producer.produce, self.places
         for one in records:
-            report = Report(sending, one.index)
+            known = one.key in places
+            report = Report(sending, one.index) if known else First(sending, one.index, places, one.key)
             try:
                 produce(one.topic, one.body, one.key, BY_KEY, report, None, NOW, one.headers)  # names would take 0.4 µs
             except UnicodeEncodeError as error:
