@@ -20,6 +20,8 @@ from benchmarks.rounds import measure
 from benchmarks.sample import CENTS, EVENTS_AN_ORDER, line, order_id
 from tests.servers.postgres import Databases
 
+pytestmark = pytest.mark.timeout(200)  # Node starts in each round
+
 ORDERS = 20
 STORED = "SELECT count(*) FROM emt_messages"
 VERSION = "SELECT stream_position FROM emt_streams WHERE stream_id = %s"
