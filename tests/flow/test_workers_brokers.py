@@ -114,16 +114,21 @@ async def publish(channel: str, folder: Path) -> None:
 
 
 async def settled(folder: Path) -> dict[str, list[int]]:
-    """What has taken effect once all has, or when it has taken too long."""
+    """What has taken effect once all has and nothing is held, a tally neither, or when it has taken too long."""
     database = open_database(f"sqlite:///{folder}/mail.db", SystemClock())
     await database.open()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 40
+
+    async def is_settled() -> bool:
+        effects = sum(map(len, (await noted(database)).values()))
+        return effects >= KEYS * EACH and await database.held_count("mail.note") == (0, 0)
+
     try:
-        while sum(map(len, (found := await noted(database)).values())) < KEYS * EACH and time.monotonic() < end:
+        while not await is_settled() and time.monotonic() < end:
             await asyncio.sleep(0.2)
         await asyncio.sleep(0.5)  # what comes twice would come now
         assert await database.held_count("mail.note") == (0, 0)
-        return await noted(database) if found else found
+        return await noted(database)
     finally:
         await database.close()
 

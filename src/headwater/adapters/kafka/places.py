@@ -18,23 +18,20 @@ UNKNOWN: Final = -1
 
 
 class Places:
-    """The places of keys, a number for each topic and partition."""
+    """`known`: the place of each key, a number for a topic and partition."""
 
     def __init__(self) -> None:
+        self.known: dict[str, int] = {}
         self._numbers: dict[tuple[str, int], int] = {}
-        self._of: dict[str, int] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._of
 
     def learn(self, key: str, topic: str, partition: int) -> None:
         """A message with that key went there."""
-        if len(self._of) >= KNOWN:
-            self._of.clear()
-        self._of[key] = self._numbers.setdefault((topic, partition), len(self._numbers))
+        if len(self.known) >= KNOWN:
+            self.known.clear()
+        self.known[key] = self._numbers.setdefault((topic, partition), len(self._numbers))
 
     def order(self, publications: Sequence[Publication]) -> list[int]:
         """Their indices in the order in which to give them: those of a place together, and those of a key as they are."""
-        number = self._of.get
+        number = self.known.get
         numbers = [number(one.key, UNKNOWN) for one in publications]
         return sorted(range(len(numbers)), key=numbers.__getitem__)

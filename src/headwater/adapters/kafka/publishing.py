@@ -106,7 +106,7 @@ class Report(Struct, frozen=True, gc=False):
         sending.settle()
 
 
-class First(Report, frozen=True, gc=False):
+class FirstReport(Report, frozen=True, gc=False):
     """The report of a message whose key has gone nowhere yet."""
 
     places: Places
@@ -189,9 +189,10 @@ class Publisher:
     def _give(self, records: Iterator[Record], sending: Sending) -> Record | None:
         """Give messages to the producer, as long as it has room; the answer is the one for which it had none."""
         produce, places = self._producer.produce, self.places
+        known = places.known
         for one in records:
-            known = one.key in places
-            report = Report(sending, one.index) if known else First(sending, one.index, places, one.key)
+            new = one.key not in known
+            report = FirstReport(sending, one.index, places, one.key) if new else Report(sending, one.index)
             try:
                 produce(one.topic, one.body, one.key, BY_KEY, report, None, NOW, one.headers)  # names would take 0.4 µs
             except UnicodeEncodeError as error:
