@@ -131,10 +131,9 @@ def test_the_calls_for_a_message_that_kafka_takes(monkeypatch: pytest.MonkeyPatc
         await channel.open()
         channel._known.add("shop.Order")
         messages = published(BATCH)
-        for most in (7.1, 5.1):  # where a key went, its first report says
-            with calls() as called:
-                assert await channel.publish(messages) == {}
-            assert called.total() / BATCH <= most, called.most_common(8)
+        with calls() as called:
+            assert await channel.publish(messages) == {}
+        assert called.total() / BATCH <= 5.1, called.most_common(8)
         await channel.close()
 
     run(main)

@@ -19,7 +19,7 @@ def reported(error: KafkaError | None, offset: int) -> Sending:
 
     async def main() -> Sending:
         sending = Sending("kafka://here")
-        Report(sending, 0)(error, Message(topic="t", partition=0, offset=offset))
+        Report(sending, 0, "k", {})(error, Message(topic="t", partition=0, offset=offset))
         await asyncio.wait_for(sending.done, 1)
         return sending
 

@@ -92,30 +92,22 @@ class Sending:
 
 
 class Report(Struct, frozen=True, gc=False):
-    """What librdkafka calls when it knows what became of a message."""
+    """What librdkafka calls when it knows what became of a message. `partitions`: that of each key, which it tells."""
 
     sending: Sending
     index: int
+    key: str
+    partitions: dict[str, int]
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         sending = self.sending
         if error is not None:
             sending.fault(self.index, error)
-        elif message.offset() is None:
-            sending.doubt()
+        else:
+            self.partitions[self.key] = message.partition()  # type: ignore[assignment]  # what was published has one
+            if message.offset() is None:
+                sending.doubt()
         sending.settle()
-
-
-class FirstReport(Report, frozen=True, gc=False):
-    """The report of a message whose key has gone nowhere yet."""
-
-    places: Places
-    key: str
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.places.learn(self.key, message.topic() or "", message.partition() or 0)
-        super().__call__(error, message)
 
 
 class Publisher:
@@ -188,11 +180,9 @@ class Publisher:
 
     def _give(self, records: Iterator[Record], sending: Sending) -> Record | None:
         """Give messages to the producer, as long as it has room; the answer is the one for which it had none."""
-        produce, places = self._producer.produce, self.places
-        known = places.known
+        produce, partitions = self._producer.produce, self.places.partitions
         for one in records:
-            new = one.key not in known
-            report = FirstReport(sending, one.index, places, one.key) if new else Report(sending, one.index)
+            report = Report(sending, one.index, one.key, partitions)
             try:
                 produce(one.topic, one.body, one.key, BY_KEY, report, None, NOW, one.headers)  # names would take 0.4 µs
             except UnicodeEncodeError as error:
