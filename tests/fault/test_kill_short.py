@@ -61,4 +61,5 @@ def with_plant(name: str, seed: int) -> TrialResult:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", PLANTED)
 def test_kill_sees(name: str) -> None:
-    assert any(isolated(partial(with_plant, name), seed).violations for seed in range(1, 9))
+    """A world sees it half of the time: whether a kill hits what counts is chance."""
+    assert any(isolated(partial(with_plant, name), seed).violations for seed in range(1, 21))
