@@ -35,6 +35,8 @@ from tests.fault.rigs.pair import Book, desk
 from tests.fault.rigs.trial import TrialResult, isolated
 from tests.servers.postgres import Databases
 
+pytestmark = pytest.mark.timeout(150)  # a bug that is seen by chance has twenty trials to be seen in
+
 TARGETS = {target.name: target for target in targets()}
 
 
@@ -77,7 +79,7 @@ def test_dcb_on_a_server(postgres: Databases) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_dcb_on_a_server_sees_what_is_not_locked(postgres: Databases) -> None:
     with plants()["condition-looked-at-without-locks"].apply():
-        found = (dcb.one_trial(seed, postgres.server_url).violations for seed in range(1, 9))
+        found = (dcb.one_trial(seed, postgres.server_url).violations for seed in range(1, 21))
         assert any("did not see" in one or "no order" in one for violations in found for one in violations)
 
 
@@ -99,7 +101,7 @@ def test_gap(postgres: Databases) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_gap_sees(plant: str, says: str, postgres: Databases) -> None:
     with plants()[plant].apply():
-        found = (gap.one_trial(seed, postgres.server_url, 1_200).violations for seed in range(1, 9))
+        found = (gap.one_trial(seed, postgres.server_url, 1_200).violations for seed in range(1, 21))
         assert any(says in one for violations in found for one in violations)
 
 
@@ -114,7 +116,7 @@ def test_cut(postgres: Databases) -> None:
 )
 def test_cut_sees(plant: str, says: str, postgres: Databases) -> None:
     with plants()[plant].apply():
-        found = (cut.one_trial(seed, postgres.server_url, 12).violations for seed in range(1, 9))
+        found = (cut.one_trial(seed, postgres.server_url, 12).violations for seed in range(1, 21))
         assert any(says in one for violations in found for one in violations)
 
 
