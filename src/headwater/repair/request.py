@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from headwater.channel import Publication
-from headwater.clock import Clock, iso
+from headwater.clock import Clock
 from headwater.errors import SchemaError
-from headwater.message import Event
+from headwater.message import JSON, Event, Metadata, Recorded, encode_metadata
 from headwater.outbox import service_of
 from headwater.schema import check_strict
-from headwater.wire import CONTENT_TYPE
+from headwater.wire import to_headers
 
 LAST = 2**63 - 1
 
@@ -29,18 +29,21 @@ def request_of(stream: str, after: int, group: str, clock: Clock) -> Publication
     """The request to the service that writes a stream."""
     producer = service_of(stream)
     message_id = clock.new_id()
-    headers = {
-        "specversion": "1.0",
-        "id": message_id,
-        "source": group,
-        "type": "headwater.Republish",
-        "subject": f"{group}.control>{producer}/{message_id}",
-        "time": iso(clock.now()),
-        "datacontenttype": CONTENT_TYPE,
-        "streamversion": "1",
-        "kind": "control",
-    }
-    return Publication(f"{producer}.control", stream, headers, msgspec.json.encode(Republish(stream, after, group)))
+    request = Recorded(
+        0,
+        f"{group}.control>{producer}/{message_id}",
+        1,
+        "control",
+        message_id,
+        "headwater.Republish",
+        1,
+        JSON,
+        clock.now(),
+        0,
+        msgspec.json.encode(Republish(stream, after, group)),
+        encode_metadata(Metadata()),
+    )
+    return Publication(f"{producer}.control", stream, to_headers(request, group), request.data)
 
 
 def read_request(body: bytes) -> Republish | None:
